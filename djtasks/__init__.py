@@ -1,0 +1,52 @@
+"""Background jobs for Django: declared with `@shared_task`, queued in the database, seen in the admin.
+
+Names are looked up on first use (PEP 562): INSTALLED_APPS imports this package before models may
+load, and settings modules import from it before Django is set up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from djtasks import control, registry, states
+    from djtasks.request import current_task
+    from djtasks.result import AsyncResult, EagerResult
+    from djtasks.task import Task, send_task, shared_task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncResult": "djtasks.result",
+    "EagerResult": "djtasks.result",
+    "Task": "djtasks.task",
+    "current_task": "djtasks.request",
+    "send_task": "djtasks.task",
+    "shared_task": "djtasks.task",
+}
+_MODULES = ("control", "registry", "states")
+
+__all__ = [
+    "AsyncResult",
+    "EagerResult",
+    "Task",
+    "control",
+    "current_task",
+    "registry",
+    "send_task",
+    "shared_task",
+    "states",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"djtasks.{name}")
+    raise AttributeError(f"module 'djtasks' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,18 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class DjtasksConfig(AppConfig):
+    name = "djtasks"
+    verbose_name = _("Background jobs")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Find the tasks of all installed apps, so that callers and workers know the same ones."""
+        from djtasks import checks, mail, registry  # noqa: F401 - models may load only now
+
+        registry.autodiscover()

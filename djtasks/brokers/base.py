@@ -1,0 +1,166 @@
+"""The broker: it moves messages; it knows queues, leases and time.
+
+It never imports a task, decodes an argument or stores a result. Methods stand in the order in which
+a job lives; then those for the operator.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from djtasks.conf import settings
+from djtasks.exceptions import MessageTooLarge
+from djtasks.message import Delivery, Message
+
+Count = Literal["losses", "refusals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A process that died, the owner of leases. `started` is the (id, token) of the job that ran in it, if any.
+
+    With `known=False` nobody saw what ran: the machine went with the process, so each leased job may
+    have. With `beat`, `worker` is a whole worker, lost only if its beat still stands at that count.
+    """
+
+    worker: str
+    started: tuple[str, int] | None = None
+    known: bool = True
+    beat: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSize:
+    """How many jobs stand in a queue."""
+
+    ready: int
+    scheduled: int
+    running: int
+    paused: bool = False
+
+
+class Broker(ABC):
+    """Keeps the queues. All methods take or give many jobs, so that one round trip serves a batch.
+
+    Shared by the threads of a process, never carried over a fork. Every method raises
+    BrokerUnavailable when the server cannot be reached; whether to try again is the caller's choice.
+    """
+
+    transactional: ClassVar[bool] = False  # whether `enqueue` is part of an open transaction on DATABASE
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        """Put messages in their queues, in this order; an id that was taken before is left as it is.
+
+        Raises MessageTooLarge, before anything is written, if one exceeds `MAX_MESSAGE_BYTES`.
+        """
+
+    @abstractmethod
+    def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
+        """Lease up to `limit` (≥ 1) ready jobs of `queue` to `worker`: highest priority first, then oldest.
+
+        Leaves out tasks named in `refused`. Never blocks, never leases a job to two workers, and
+        gives nothing from a paused queue but what was revoked. Returns [] if nothing is ready.
+        """
+
+    @abstractmethod
+    def start(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """Acknowledge jobs before they run: once begun they are never run again. Returns the ids still leased."""
+
+    @abstractmethod
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget finished jobs. A delivery whose lease has passed to another worker is ignored."""
+
+    @abstractmethod
+    def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: Count | None = None) -> None:
+        """Give jobs back, to be ready in `delay` seconds, at their old place; `count` names a counter to raise."""
+
+    @abstractmethod
+    def reschedule(self, deliveries: Sequence[tuple[Delivery, Message]]) -> None:
+        """Put each message in the place of its delivery, under the same id, and drop the lease, in one step."""
+
+    @abstractmethod
+    def promote(self, *, limit: int = 1000) -> int:
+        """Make scheduled jobs ready whose time has come, at most `limit`. Returns how many."""
+
+    @abstractmethod
+    def queues(self) -> list[str]:
+        """The names of the queues in which something is ready; costs the same at any backlog."""
+
+    @abstractmethod
+    def beat(self, workers: Sequence[str]) -> set[str]:
+        """Raise the beat counters of these workers. Returns those that nobody has declared lost."""
+
+    @abstractmethod
+    def beats(self) -> Mapping[str, int]:
+        """The beat counters of all workers that live, as far as anybody knows."""
+
+    @abstractmethod
+    def orphans(self) -> set[str]:
+        """Owners of leases whose worker does not live any more, or never did."""
+
+    @abstractmethod
+    def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
+        """Take back what dead processes had leased: what had begun counts a loss, the rest goes back unharmed.
+
+        Returns, leased to `rescuer`, what must not run again: jobs with `TASK_MAX_LOSSES` losses (the
+        last of which happened alone), and those acknowledged before they ran.
+        """
+
+    @abstractmethod
+    def wait(self, queues: Sequence[str], *, timeout: float) -> None:
+        """Block until one of `queues` may hold a ready job, at most `timeout` seconds."""
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[str]) -> int:
+        """Flag jobs as revoked and make the waiting ones ready at once. Returns how many had not ended."""
+
+    @abstractmethod
+    def peek(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[Message]:
+        """What is ready in `queue`, in the order in which it will be claimed. Changes nothing."""
+
+    @abstractmethod
+    def sizes(self) -> Mapping[str, QueueSize]:
+        """The queues that hold jobs or are set, with their sizes."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Remove all that waits in `queue`, ready or scheduled. Returns how many."""
+
+    @abstractmethod
+    def pause(self, queue: str) -> None:
+        """Give out nothing more from `queue`; what runs goes on."""
+
+    @abstractmethod
+    def resume(self, queue: str) -> None:
+        """End a pause."""
+
+    def wakeable(self) -> int | None:
+        """A file descriptor that becomes readable when a job may be ready, for a loop that waits for more; or None."""
+        return None
+
+    def drain_wakeups(self) -> None:
+        """Take what stands in `wakeable`'s descriptor."""
+
+    def has_changed(self) -> bool | None:
+        """Where looking is nearly free: whether anything was written since the last look; None elsewhere."""
+        return None
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+
+
+def check_sizes(messages: Sequence[Message]) -> None:
+    """Raise MessageTooLarge if one message exceeds `MAX_MESSAGE_BYTES`."""
+    for message in messages:
+        if message.size > settings.MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"The message of {message.task} has {message.size} bytes; MAX_MESSAGE_BYTES is "
+                f"{settings.MAX_MESSAGE_BYTES}. Store the data and pass its key, or raise the setting."
+            )

@@ -1,0 +1,262 @@
+"""The database broker: the queue is the job table, for all vendors; only statements and wake-up differ."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, Count, F, Q, Value, When
+
+from djtasks import states
+from djtasks.brokers import base
+from djtasks.brokers.base import Broker, Loss, QueueSize, check_sizes
+from djtasks.brokers.database.wakeup import Notifier, Wakeup
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.message import Delivery, Message
+from djtasks.models import Job, Queue, Worker, statements
+from djtasks.models.job import message_of, row_of, with_attempt
+
+REVOKED_RANK = -1000  # before every priority, so that what was revoked ends at once, even in a paused queue
+
+
+class DatabaseBroker(Broker):
+    """Keeps the queues in the table of `Job` on the alias `DATABASE`."""
+
+    transactional: ClassVar[bool] = True
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        alias = urlsplit(url).netloc
+        if alias and alias != settings.DATABASE:
+            raise ImproperlyConfigured(
+                f"BROKER_URL names the database {alias!r}, but the tables are in {settings.DATABASE!r}: "
+                f"set DJTASKS['DATABASE'] = {alias!r}, or BROKER_URL = 'database://'."
+            )
+        self._notifier = Notifier()
+        self._local = threading.local()
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """This thread's connection."""
+        return connections[settings.DATABASE]
+
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        check_sizes(messages)
+        if messages:
+            with _errors_named():
+                statements.enqueue(self.connection, messages)
+                self._notifier.after_commit(self.connection, (message.queue for message in messages))
+
+    def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
+        with _errors_named():
+            return statements.claim(self.connection, queue, limit, worker, refused)
+
+    def start(self, deliveries: Sequence[Delivery]) -> list[str]:
+        with _errors_named(), self._atomic():
+            now = statements.now(self.connection)
+            return [
+                each.id
+                for each in deliveries
+                if Job.objects.held(each).update(state=states.STARTED, started_at=now, acked_early=True)
+            ]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing to do: the row, whose state is the queue, has been recorded as finished."""
+
+    def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: base.Count | None = None) -> None:
+        changes: dict[str, Any] = {"state": states.PENDING, "worker": "", "started_at": None}
+        if count is not None:
+            changes[count] = F(count) + 1
+        with _errors_named(), self._atomic():
+            if delay > 0:
+                run_at = statements.now(self.connection) + timedelta(seconds=delay)
+                changes.update(state=states.SCHEDULED, run_at=run_at)
+            for worker in {each.worker for each in deliveries}:
+                tokens = Q()
+                for each in deliveries:
+                    tokens |= Q(pk=each.id, token=each.token)
+                Job.objects.running().filter(tokens, worker=worker).update(**changes)
+            if not delay:
+                self._notifier.after_commit(self.connection, (each.message.queue for each in deliveries))
+
+    def reschedule(self, deliveries: Sequence[tuple[Delivery, Message]]) -> None:
+        with _errors_named(), self._atomic():
+            now = statements.now(self.connection)
+            for delivery, message in deliveries:
+                Job.objects.held(delivery).update(**row_of(message, now))
+
+    def promote(self, *, limit: int = 1000) -> int:
+        with _errors_named():
+            queues = statements.promote(self.connection, limit)
+            if queues:
+                self._notifier.after_commit(self.connection, queues)
+            return len(queues)
+
+    def queues(self) -> list[str]:
+        with _errors_named():
+            return statements.queues(self.connection)
+
+    def beat(self, workers: Sequence[str]) -> set[str]:
+        with _errors_named(), self._atomic():
+            now = statements.now(self.connection)
+            live = Worker.objects.filter(pk__in=workers, lost_at=None, stopped_at=None)
+            if live.update(beat=F("beat") + 1, beat_at=now) == len(set(workers)):
+                return set(workers)
+            return set(live.values_list("pk", flat=True))
+
+    def beats(self) -> Mapping[str, int]:
+        with _errors_named():
+            return dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat"))
+
+    def orphans(self) -> set[str]:
+        with _errors_named():
+            owners = Job.objects.running().values_list("worker", flat=True).distinct()
+            live = set(self.beats())
+            return {owner for owner in owners if owner.partition(".")[0] not in live}
+
+    def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
+        ended: list[Delivery] = []
+        for loss in losses:
+            with _errors_named(), self._atomic():
+                if loss.beat is None or _declare_lost(loss, statements.now(self.connection)):
+                    ended += self._rescue(loss, rescuer)
+        return ended
+
+    def _rescue(self, loss: Loss, rescuer: str) -> list[Delivery]:
+        owner = Q(worker=loss.worker) | (Q(worker__startswith=f"{loss.worker}.") if loss.beat is not None else Q())
+        leased = list(Job.objects.running().filter(owner).select_for_update(**self._skip_locked()).order_by("id"))
+        alone = loss.known or len(leased) == 1
+        ended = []
+        for job in leased:
+            if not _counts(job, loss):
+                Job.objects.filter(pk=job.pk).update(state=states.PENDING, worker="", started_at=None)
+            elif job.acked_early or (job.losses + 1 >= settings.TASK_MAX_LOSSES and alone):
+                ended.append(_leased_to(rescuer, job))
+            else:
+                _count_loss(job)
+        self._notifier.after_commit(self.connection, (job.queue for job in leased))
+        return ended
+
+    def wait(self, queues: Sequence[str], *, timeout: float) -> None:
+        with _errors_named():
+            self._wakeup().wait(timeout)
+
+    def wakeable(self) -> int | None:
+        with _errors_named():
+            return self._wakeup().fileno()
+
+    def drain_wakeups(self) -> None:
+        with _errors_named():
+            self._wakeup().drain()
+
+    def has_changed(self) -> bool | None:
+        if self.connection.vendor != "sqlite":
+            return None
+        with _errors_named():
+            return self._wakeup().changed()
+
+    def cancel(self, ids: Sequence[str]) -> int:
+        with _errors_named(), self._atomic():
+            waiting = Case(When(state__in=states.WAITING, then=Value(states.PENDING)), default=F("state"))
+            unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.FINISHED)
+            count = unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
+            self._notifier.after_commit(self.connection, ["*"])
+            return count
+
+    def peek(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[Message]:
+        with _errors_named():
+            rows = Job.objects.ready().filter(queue=queue)[offset : offset + limit]
+            return [message_of(job) for job in rows]
+
+    def sizes(self) -> Mapping[str, QueueSize]:
+        with _errors_named():
+            unfinished = Job.objects.filter(state__in=(*states.WAITING, *states.RUNNING)).order_by()
+            counts = {
+                (queue, state): count
+                for queue, state, count in unfinished.values_list("queue", "state").annotate(count=Count("pk"))
+            }
+            paused = dict(Queue.objects.values_list("name", "paused"))
+        return {name: _size(name, counts, paused) for name in sorted({queue for queue, _ in counts} | set(paused))}
+
+    def purge(self, queue: str) -> int:
+        with _errors_named():
+            return Job.objects.waiting().filter(queue=queue).delete()[0]
+
+    def pause(self, queue: str) -> None:
+        self._set_paused(queue, True)
+
+    def resume(self, queue: str) -> None:
+        self._set_paused(queue, False)
+        self._notifier.after_commit(self.connection, [queue])
+
+    def _set_paused(self, queue: str, paused: bool) -> None:
+        with _errors_named():
+            Queue.objects.update_or_create(name=queue, defaults={"paused": paused})
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _atomic(self) -> transaction.Atomic:
+        return transaction.atomic(using=settings.DATABASE)
+
+    def _skip_locked(self) -> dict[str, bool]:
+        return {"skip_locked": True} if self.connection.features.has_select_for_update_skip_locked else {}
+
+    def _wakeup(self) -> Wakeup:
+        connection = self.connection
+        wakeup: Wakeup | None = getattr(self._local, "wakeup", None)
+        if wakeup is None or wakeup.connection is not connection:
+            wakeup = self._local.wakeup = Wakeup(connection, settings.BROKER_OPTIONS.get("listen", True))
+        return wakeup
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise BrokerUnavailable(f"The database {settings.DATABASE!r} did not do what was asked: {error}") from error
+
+
+def _declare_lost(loss: Loss, now: datetime) -> bool:
+    """Mark the worker as lost, unless it has beaten meanwhile."""
+    return bool(Worker.objects.filter(pk=loss.worker, beat=loss.beat, lost_at=None).update(lost_at=now))
+
+
+def _counts(job: Job, loss: Loss) -> bool:
+    """Whether the job may have begun in the process that died."""
+    return not loss.known or loss.started == (job.pk, job.token)
+
+
+def _count_loss(job: Job) -> None:
+    attempt = {**job.current_attempt(), "ending": "LOST", "error": "The worker process died."}
+    Job.objects.filter(pk=job.pk).update(
+        state=states.PENDING,
+        worker="",
+        started_at=None,
+        losses=F("losses") + 1,
+        attempts=with_attempt(job.attempts, attempt),
+    )
+
+
+def _leased_to(rescuer: str, job: Job) -> Delivery:
+    Job.objects.filter(pk=job.pk).update(worker=rescuer, token=F("token") + 1, losses=F("losses") + 1)
+    return Delivery(
+        message_of(job), rescuer, job.token + 1, job.losses + 1, job.refusals, job.revoked, job.attempts or "[]"
+    )
+
+
+def _size(name: str, counts: Mapping[tuple[str, str], int], paused: Mapping[str, bool]) -> QueueSize:
+    return QueueSize(
+        ready=counts.get((name, states.PENDING), 0),
+        scheduled=counts.get((name, states.SCHEDULED), 0) + counts.get((name, states.RETRY), 0),
+        running=counts.get((name, states.RECEIVED), 0) + counts.get((name, states.STARTED), 0),
+        paused=paused.get(name, False),
+    )

@@ -1,0 +1,97 @@
+"""How a worker learns of new jobs at once. Only a hint: polling is what correctness rests on.
+
+PostgreSQL: LISTEN/NOTIFY. SQLite: PRAGMA data_version, which changes when another connection has
+written. MySQL and MariaDB have nothing of the kind: there the pauses between two looks grow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+CHANNEL: Final = "djtasks"
+NOTIFY_PAUSE: Final = 0.01  # seconds; a worker that has just worked looks again within that time anyhow
+FIRST_PAUSE: Final = 0.002  # seconds between two looks, doubled up to
+LONGEST_PAUSE: Final = {"postgresql": 1.0, "sqlite": 1.0, "mysql": 0.1}
+DATA_VERSION_PAUSE: Final = 0.005  # seconds between two looks at data_version
+
+
+class Wakeup:
+    """The wake-up of one connection. `listens` is False where a pooler stands between (`{"listen": False}`)."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, listens: bool = True) -> None:
+        self.connection = connection
+        self.listens = listens and connection.vendor == "postgresql"
+        self._listening: Any = None  # the driver's connection that LISTEN was said on
+        self._version: int | None = None
+
+    def fileno(self) -> int | None:
+        """A descriptor that becomes readable at a NOTIFY; None where there is none."""
+        if not self.listens:
+            return None
+        self._listen()
+        return int(self.connection.connection.fileno())
+
+    def drain(self) -> bool:
+        """Take the notifications that have come. Returns whether there were any."""
+        driver = self.connection.connection
+        if self._listening is None or driver is not self._listening:
+            return False
+        return bool(list(driver.notifies(timeout=0)))
+
+    def changed(self) -> bool:
+        """SQLite: whether another connection has written since the last look."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("PRAGMA data_version")
+            (version,) = cursor.fetchone()
+        before, self._version = self._version, version
+        return before != version
+
+    def wait(self, timeout: float) -> None:
+        """Block until a job may be ready, at most `timeout` seconds."""
+        if self.connection.vendor == "sqlite":
+            self._wait_for_change(timeout)
+        elif self.listens:
+            self._listen()
+            list(self.connection.connection.notifies(timeout=timeout, stop_after=1))
+        else:
+            time.sleep(min(timeout, LONGEST_PAUSE["mysql"]))
+
+    def _wait_for_change(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not self.changed() and time.monotonic() < deadline:
+            time.sleep(DATA_VERSION_PAUSE)
+
+    def _listen(self) -> None:
+        self.connection.ensure_connection()
+        if self._listening is not self.connection.connection:
+            with self.connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            self._listening = self.connection.connection
+
+
+class Notifier:
+    """Says NOTIFY after commits, at most once per `NOTIFY_PAUSE`: the first of a burst is told at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def after_commit(self, connection: BaseDatabaseWrapper, queues: Iterable[str]) -> None:
+        """Tell the workers once the open transaction has committed; at once without one."""
+        if connection.vendor == "postgresql":
+            names = sorted(set(queues))
+            transaction.on_commit(lambda: self._notify(connection, names), using=connection.alias, robust=True)
+
+    def _notify(self, connection: BaseDatabaseWrapper, queues: list[str]) -> None:
+        with self._lock:
+            if time.monotonic() - self._last < NOTIFY_PAUSE:
+                return
+            self._last = time.monotonic()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, ",".join(queues)[:7000]])

@@ -1,0 +1,112 @@
+"""The setting DJTASKS, merged with its defaults. The only reader of it.
+
+Read when used (`settings.TASK_ACKS_LATE`), from one cached object that `override_settings` renews.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from djtasks.exceptions import ImproperlyConfigured
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "BROKER_URL": "database://",
+        "BROKER_OPTIONS": {},
+        "BROKER_TIMEOUT": 5.0,  # seconds
+        "DATABASE": "default",
+        "RESULT_EXPIRES": timedelta(days=7),  # or seconds; None keeps rows for ever
+        "ENQUEUE_ON_COMMIT": "outbox",
+        "AUTODISCOVER_MODULES": ["tasks"],
+        "IMPORTS": [],
+        "TASK_DEFAULT_QUEUE": "default",
+        "TASK_DEFAULT_PRIORITY": 0,
+        "TASK_DEFAULT_RATE_LIMIT": None,
+        "TASK_ROUTES": {},
+        "TASK_ACKS_LATE": True,
+        "TASK_MAX_LOSSES": 3,
+        "TASK_IGNORE_RESULT": False,
+        "TASK_TRACK_STARTED": True,
+        "TASK_TIME_LIMIT": None,  # seconds
+        "TASK_SOFT_TIME_LIMIT": None,  # seconds
+        "TASK_SENSITIVE_ARGUMENTS": ["password", "token", "secret", "api_key"],
+        "TASK_ALWAYS_EAGER": False,
+        "TASK_EAGER_PROPAGATES": False,
+        "TASK_ALLOW_ERROR_CB_ON_CHORD_HEADER": False,
+        "MAX_MESSAGE_BYTES": 8 * 1024 * 1024,
+        "UNKNOWN_TASK_GRACE": 300.0,  # seconds
+        "ERROR_EMAILS": [],
+        "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",  # what delivers for djtasks.mail
+        "TRACE_ENQUEUE": False,
+        "BEAT_SCHEDULE": {},
+        "TIMEZONE": None,  # settings.TIME_ZONE
+        "RUNSERVER_WORKER": None,  # under DEBUG
+        "WORKER_POOL": None,
+        "WORKER_CONCURRENCY": None,  # the CPUs this process may use
+        "WORKER_PREFETCH_MULTIPLIER": "auto",
+        "WORKER_MAX_TASKS_PER_CHILD": None,
+        "WORKER_MAX_MEMORY_PER_CHILD": None,  # KiB
+        "WORKER_HEARTBEAT": 2.0,  # seconds
+        "WORKER_LOST_AFTER": 10.0,  # seconds
+        "WORKER_SHUTDOWN_TIMEOUT": 25.0,  # seconds
+    }
+)
+
+
+class Settings:
+    """One reading of DJTASKS: each key is an attribute."""
+
+    def __init__(self, given: object) -> None:
+        if not isinstance(given, Mapping):
+            raise ImproperlyConfigured(f"DJTASKS must be a dict, not {type(given).__name__}.")
+        self.unknown = sorted(str(key) for key in given if key not in DEFAULTS)
+        self.__dict__.update(DEFAULTS)
+        self.__dict__.update({key: value for key, value in given.items() if key in DEFAULTS})
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"DJTASKS has no setting {name!r}.{nearest(name)}")
+
+    @property
+    def result_expires(self) -> float | None:
+        """`RESULT_EXPIRES` in seconds."""
+        return seconds(self.RESULT_EXPIRES)
+
+
+def nearest(name: str) -> str:
+    """' Did you mean …?' for a name that is nearly one of ours, else ''."""
+    close = get_close_matches(name.upper(), list(DEFAULTS), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def seconds(duration: float | timedelta | None) -> float | None:
+    """A duration in seconds, whether it came as a number or a timedelta."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+@cache
+def _current() -> Settings:
+    return Settings(getattr(django_settings, "DJTASKS", {}))
+
+
+class _CurrentSettings:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_current(), name)
+
+
+settings: Settings = _CurrentSettings()  # type: ignore[assignment]  # stands for whatever is current
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "DJTASKS":
+        _current.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="djtasks.conf")

@@ -1,0 +1,43 @@
+"""What an operator asks of brokers and jobs: revoke, retry, pause, purge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from djtasks import publish
+from djtasks.brokers import get_broker
+
+
+def revoke(ids: str | Iterable[str]) -> int:
+    """Cancel jobs: what waits ends as REVOKED without a run, what runs is not repeated. Returns how many had not ended.
+
+    Raises BrokerUnavailable.
+    """
+    return get_broker().cancel(_as_ids(ids))
+
+
+def retry(ids: str | Iterable[str]) -> int:
+    """Run finished jobs once more, under the same ids; earlier attempts are kept. Returns how many were finished.
+
+    Raises BrokerUnavailable.
+    """
+    return publish.again(_as_ids(ids))
+
+
+def pause(queue: str) -> None:
+    """Give out nothing more from `queue` until `resume`; what runs goes on. Raises BrokerUnavailable."""
+    get_broker().pause(queue)
+
+
+def resume(queue: str) -> None:
+    """End a pause. Raises BrokerUnavailable."""
+    get_broker().resume(queue)
+
+
+def purge(queue: str) -> int:
+    """Remove all that waits in `queue`. Returns how many. Raises BrokerUnavailable."""
+    return get_broker().purge(queue)
+
+
+def _as_ids(ids: str | Iterable[str]) -> list[str]:
+    return [ids] if isinstance(ids, str) else [str(each) for each in ids]

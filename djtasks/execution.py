@@ -1,0 +1,337 @@
+"""One run of one delivery, from its message to its outcome: resolve → admit → bind → call → judge.
+
+Used by the worker, `Task.apply`, eager mode and tests alike. All user code of a job runs here, in
+the thread that calls `run`; what comes out is ready to be stored by nothing but SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from djtasks import encoding, registry, signals, states
+from djtasks.conf import settings
+from djtasks.exceptions import Ignore, MalformedMessage, NotRegistered, Reject, Retry, TaskRevokedError
+from djtasks.message import VERSION, Delivery, Failure, Message, Outcome
+from djtasks.request import Request, Running, running
+
+if TYPE_CHECKING:
+    from djtasks.task import Task
+
+logger = logging.getLogger("djtasks.execution")
+
+LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
+LONGEST_REFUSAL_DELAY: Final = 30.0  # seconds
+_OUR_CODE: Final = str(Path(__file__).parent)
+
+Report = Callable[[str | None, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Celery's `einfo`: an exception with its traceback as text."""
+
+    exception: BaseException
+    traceback: str
+
+    @property
+    def type(self) -> type[BaseException]:
+        return type(self.exception)
+
+    def __str__(self) -> str:
+        return self.traceback
+
+
+class Execution:
+    """One run of `delivery`. `hostname` is the worker's name; `report` takes what `update_state` says.
+
+    `begin` is called just before the task's own code, once it is known that it will run.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        *,
+        hostname: str = "",
+        is_eager: bool = False,
+        report: Report | None = None,
+        begin: Callable[[Task[Any, Any]], None] | None = None,
+    ) -> None:
+        self.delivery = delivery
+        self.message = delivery.message
+        self.request = Request(
+            id=self.message.id,
+            task=self.message.task,
+            root_id=self.message.root_id or self.message.id,
+            parent_id=self.message.parent_id,
+            group=self.message.group_id,
+            retries=self.message.retries,
+            is_eager=is_eager,
+            eta=self.message.eta,
+            expires=self.message.expires_at,
+            hostname=hostname,
+            called_directly=False,
+            message=self.message,
+            report=report,
+        )
+        self.request.delivery_info = {
+            "priority": self.message.priority,
+            "routing_key": self.message.queue,
+            "exchange": "",
+            "redelivered": delivery.losses > 0 or delivery.token > self.message.retries + 1,
+            "is_eager": is_eager,
+        }
+        self._begin = begin
+        self._begun = True
+        self._clock = 0.0
+        self.outcome: Outcome
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> Outcome:
+        """Run the task and say how it ended. Raises nothing: whatever happens is an outcome.
+
+        Afterwards `outcome` is that outcome, `value` what the task returned, `error` what it raised.
+        """
+        self.outcome = self._outcome_of_run()
+        return self.outcome
+
+    def _outcome_of_run(self) -> Outcome:
+        try:
+            task = self._resolve()
+            return self._refused(task) or copy_context().run(self._run, task)
+        except NotRegistered as error:
+            self.error = error
+            return self._unknown(error)
+        except Exception as error:
+            self.error = error
+            return self._failed(error)
+
+    def _resolve(self) -> Task[Any, Any]:
+        if self.message.version > VERSION:
+            # A newer release is being deployed beside this one: somebody else can read it.
+            raise NotRegistered(f"Message version {self.message.version} is newer than this worker's {VERSION}.")
+        task = registry.get(self.message.task)
+        options = encoding.decode(self.message.options)
+        headers = encoding.decode(self.message.headers)
+        if not isinstance(options, dict) or not isinstance(headers, dict):
+            raise MalformedMessage("options and headers must be objects.")
+        request = self.request
+        request.options, request.headers = options, headers
+        request.shadow = options.get("shadow")
+        request.ignore_result = bool(options.get("ignore_result", task.ignores_result))
+        request.time_limit = options.get("time_limit", task.time_limit or settings.TASK_TIME_LIMIT)
+        request.soft_time_limit = options.get("soft_time_limit", task.soft_time_limit or settings.TASK_SOFT_TIME_LIMIT)
+        signals.task_received.notify(sender=task, request=request)
+        return task
+
+    def _refused(self, task: Task[Any, Any]) -> Outcome | None:
+        """The outcome of a job that must not run any more: revoked, or expired."""
+        expired = self.message.expires_at is not None and self.message.expires_at <= datetime.now(UTC)
+        if not self.delivery.revoked and not expired:
+            return None
+        signals.task_revoked.notify(sender=task, request=self.request, terminated=False, signum=None, expired=expired)
+        logger.info("Task %s[%s] %s", task.name, self.request.id, "expired" if expired else "was revoked")
+        self.error = TaskRevokedError("expired" if expired else "revoked")
+        return Outcome(delivery=self.delivery, state=states.REVOKED, failure=failure_of(self.error))
+
+    def _run(self, task: Task[Any, Any]) -> Outcome:
+        running.set(Running(task, self.request))
+        self._clock = time.perf_counter()
+        try:
+            outcome = self._call(task)
+        except BaseException as error:  # sys.exit() in a task ends the job, not the worker
+            self.error = error
+            outcome = self._judge(error)
+        self._report_end(task, outcome)
+        return outcome
+
+    def _call(self, task: Task[Any, Any]) -> Outcome:
+        request = self.request
+        args, kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
+        request.args, request.kwargs = args, kwargs
+        args, kwargs = task.bind(args, kwargs)
+        self._begun = self._begin is None
+        if self._begin is not None:
+            self._begin(task)
+            self._begun = True
+        signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+        task.before_start(request.id, args, kwargs)
+        self.value = task.call(args, kwargs)
+        result = None if request.ignore_result else encoding.encode(self.value, name="the result")
+        forget = request.ignore_result and not request.options.get("own_id")
+        return self._outcome(states.SUCCESS, result=result, forget=forget)
+
+    def _outcome(self, state: str, **fields: Any) -> Outcome:
+        return Outcome(delivery=self.delivery, state=state, seconds=time.perf_counter() - self._clock, **fields)
+
+    def _judge(self, error: BaseException) -> Outcome:
+        match error:
+            case Retry():
+                failure = failure_of(error.exc) if error.exc else None
+                return self._outcome(states.RETRY, next=_next_message(self.message, error), failure=failure)
+            case Ignore():
+                return self._outcome(states.IGNORED)
+            case Reject(requeue=True) if self.delivery.losses + 1 < settings.TASK_MAX_LOSSES:
+                delay = 2.0**self.delivery.losses
+                return self._outcome(states.REJECTED, delay=delay, count="losses", failure=failure_of(error))
+            case _ if not self._begun:
+                # Not the task's fault: nobody could be told that it begins.
+                return self._outcome(states.PENDING, delay=1.0, failure=failure_of(error))
+            case _:
+                return self._outcome(states.FAILURE, failure=failure_of(error))
+
+    def _report_end(self, task: Task[Any, Any], outcome: Outcome) -> None:
+        """Tell hooks and signals. What they raise is logged: the job has ended as it has ended."""
+        value = self.value if self.error is None else self.error
+        try:
+            _ENDINGS[outcome.state](self, task, outcome, value)
+        except Exception:
+            logger.exception("A hook or handler of %s[%s] failed after its end", task.name, self.request.id)
+        signals.task_postrun.notify(
+            sender=task,
+            task_id=self.request.id,
+            task=task,
+            args=self.request.args,
+            kwargs=self.request.kwargs,
+            retval=value,
+            state=outcome.state,
+        )
+
+    def _succeeded(self, task: Task[Any, Any], outcome: Outcome, value: Any) -> None:
+        request = self.request
+        logger.info("Task %s[%s] succeeded in %.6fs", task.name, request.id, outcome.seconds)
+        signals.task_success.notify(sender=task, result=value, task_id=request.id)
+        task.on_success(value, request.id, request.args, request.kwargs)
+        task.after_return(outcome.state, value, request.id, request.args, request.kwargs, None)
+
+    def _fell(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
+        request = self.request
+        info = ErrorInfo(error, outcome.failure.traceback if outcome.failure else "")
+        expected = isinstance(error, tuple(task.throws))
+        logger.log(
+            logging.INFO if expected else logging.ERROR,
+            "Task %s[%s] raised %s: %r",
+            task.name,
+            request.id,
+            "expected" if expected else "unexpected",
+            error,
+            exc_info=None if expected else (type(error), error, error.__traceback__),
+        )
+        signals.task_failure.notify(
+            sender=task,
+            task_id=request.id,
+            exception=error,
+            args=request.args,
+            kwargs=request.kwargs,
+            traceback=error.__traceback__,
+            einfo=info,
+        )
+        task.on_failure(error, request.id, request.args, request.kwargs, info)
+        task.after_return(outcome.state, error, request.id, request.args, request.kwargs, info)
+
+    def _retries(self, task: Task[Any, Any], outcome: Outcome, error: Retry) -> None:
+        request = self.request
+        info = ErrorInfo(error.exc or error, outcome.failure.traceback if outcome.failure else "")
+        logger.info("Task %s[%s] retry: %s", task.name, request.id, error)
+        signals.task_retry.notify(sender=task, request=request, reason=error, einfo=info)
+        task.on_retry(error.exc or error, request.id, request.args, request.kwargs, info)
+        task.after_return(outcome.state, error, request.id, request.args, request.kwargs, info)
+
+    def _ended_quietly(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
+        logger.info("Task %s[%s] %s", task.name, self.request.id, outcome.state.lower())
+        if isinstance(error, Reject):
+            signals.task_rejected.notify(sender=task, message=self.message, exc=error)
+
+    def _unknown(self, error: NotRegistered) -> Outcome:
+        """Given back for a worker that knows the task, until `UNKNOWN_TASK_GRACE` has passed in waiting."""
+        refusals = self.delivery.refusals
+        signals.task_unknown.notify(
+            sender=None, name=self.message.task, id=self.message.id, message=self.message, exc=error
+        )
+        delays = [min(2.0**count, LONGEST_REFUSAL_DELAY) for count in range(refusals + 1)]
+        if sum(delays[:refusals]) >= settings.UNKNOWN_TASK_GRACE:
+            return self._failed(error)
+        logger.warning("Unknown task %s[%s], given back for %d s", self.message.task, self.message.id, delays[-1])
+        return Outcome(
+            delivery=self.delivery,
+            state=states.PENDING,
+            delay=delays[-1],
+            count="refusals",
+            failure=failure_of(error),
+        )
+
+    def _failed(self, error: BaseException) -> Outcome:
+        """A job that could not be begun, with the reason."""
+        logger.error("Job %s[%s] could not run: %s", self.message.task, self.message.id, error)
+        return Outcome(delivery=self.delivery, state=states.FAILURE, failure=failure_of(error))
+
+
+_ENDINGS: Final[dict[str, Callable[[Execution, Any, Outcome, Any], None]]] = {
+    states.SUCCESS: Execution._succeeded,
+    states.FAILURE: Execution._fell,
+    states.RETRY: Execution._retries,
+    states.IGNORED: Execution._ended_quietly,
+    states.REJECTED: Execution._ended_quietly,
+    states.PENDING: Execution._ended_quietly,
+}
+
+
+def _next_message(message: Message, error: Retry) -> Message:
+    """What runs next: what `Task.retry` prepared, or the same once more for a Retry raised by hand."""
+    if isinstance(error.sig, Message):
+        return error.sig
+    when = error.when
+    if isinstance(when, datetime):
+        return replace(message, retries=message.retries + 1, eta=when, countdown=None)
+    return replace(message, retries=message.retries + 1, eta=None, countdown=float(when or 0))
+
+
+def failure_of(error: BaseException) -> Failure:
+    """`error` as it is stored, whatever its `__str__` and its arguments do."""
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    try:
+        arguments: str | None = encoding.encode(list(error.args), tuples=True)
+    except Exception:  # what JSON cannot carry, or what a __getattr__ of the user's raises
+        arguments = None
+    if arguments is not None and len(arguments) > LONGEST_TEXT:
+        arguments = None
+    return Failure(kind[:255], _bounded(_text_of(error)), arguments, _bounded(_traceback_of(error)))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, _users_own(error.__traceback__)))
+    except Exception as broken:
+        return f"<its traceback could not be formatted: {type(broken).__name__}>"
+
+
+def _users_own(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without our frames at its head; all of it if there are no others."""
+    rest = trace
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OUR_CODE):
+        rest = rest.tb_next
+    return rest or trace
+
+
+def _bounded(text: str) -> str:
+    text = encoding.plain_text(text)
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

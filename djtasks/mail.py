@@ -1,0 +1,67 @@
+"""Sends all of a site's mail in the background: `EMAIL_BACKEND = "djtasks.mail.EmailBackend"`.
+
+`DJTASKS["EMAIL_BACKEND"]` is the backend that then delivers, in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from email.message import Message as MIMEMessage
+from email.mime.base import MIMEBase
+from typing import Any
+
+from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
+from django.core.mail.backends.base import BaseEmailBackend
+
+from djtasks.conf import settings
+from djtasks.task import shared_task
+
+_FIELDS = ("subject", "body", "from_email", "to", "cc", "bcc", "reply_to")
+
+
+class EmailBackend(BaseEmailBackend):
+    """Makes a job of each message."""
+
+    def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
+        """Queue the messages and return how many. Raises TypeError for one that cannot be carried."""
+        packed = [pack(message) for message in email_messages if message.recipients()]
+        send_mail.enqueue_many([(each,) for each in packed])
+        return len(packed)
+
+
+@shared_task(name="djtasks.mail.send", autoretry_for=(OSError,), retry_backoff=10, max_retries=8)
+def send_mail(packed: dict[str, Any]) -> int:
+    """Deliver one message by `DJTASKS["EMAIL_BACKEND"]`; a server that cannot be reached is tried again."""
+    connection = get_connection(settings.EMAIL_BACKEND)
+    return connection.send_messages([unpack(packed)]) or 0
+
+
+def pack(message: EmailMessage) -> dict[str, Any]:
+    """`message` as plain data, attachments included."""
+    packed = {name: getattr(message, name) for name in _FIELDS}
+    packed["headers"] = dict(message.extra_headers)
+    packed["subtype"] = message.content_subtype
+    packed["encoding"] = message.encoding if isinstance(message.encoding, str) else None
+    packed["attachments"] = [_pack_attachment(each) for each in message.attachments]
+    if isinstance(message, EmailMultiAlternatives):
+        packed["alternatives"] = [[str(each[0]), each[1]] for each in message.alternatives]
+    return packed
+
+
+def unpack(packed: dict[str, Any]) -> EmailMessage:
+    """The message that `pack` took apart."""
+    fields = {name: packed[name] for name in _FIELDS}
+    message = EmailMultiAlternatives(**fields, headers=packed["headers"], alternatives=packed.get("alternatives"))
+    message.content_subtype = packed["subtype"]
+    message.encoding = packed["encoding"]
+    for name, content, mimetype in packed["attachments"]:
+        message.attach(name, content, mimetype)
+    return message
+
+
+def _pack_attachment(attachment: Any) -> list[Any]:
+    if isinstance(attachment, (MIMEBase, MIMEMessage)):
+        content = attachment.get_payload(decode=True)
+        return [attachment.get_filename(), content, attachment.get_content_type()]
+    name, content, mimetype = (*attachment, None)[:3]
+    return [name, content, mimetype]

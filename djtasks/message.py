@@ -1,0 +1,148 @@
+"""What travels: a `Message` to the worker, a `Delivery` inside it, an `Outcome` back.
+
+All are frozen; to change one is to make another (`dataclasses.replace`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import uuid_utils
+
+from djtasks.exceptions import MalformedMessage
+
+VERSION: Final = 1  # of the format; a worker refuses what is newer than itself
+MAX_ID_LENGTH: Final = 64  # characters
+PRIORITIES: Final = range(-100, 101)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One job on its way from its caller to the worker that runs it.
+
+    `args`, `kwargs`, `headers` and `options` are JSON text. `countdown` and `expires_in` (seconds)
+    are resolved by the broker's clock when it takes the message; `eta` and `expires_at` are aware.
+    `check` marks a message that may have been sent before.
+    """
+
+    id: str
+    task: str
+    args: str = "[]"
+    kwargs: str = "{}"
+    queue: str = "default"
+    priority: int = 0  # -100 (last) to 100 (first)
+    eta: datetime | None = None
+    countdown: float | None = None
+    expires_at: datetime | None = None
+    expires_in: float | None = None
+    retries: int = 0
+    parent_id: str | None = None
+    root_id: str | None = None
+    group_id: str | None = None
+    unique_key: str | None = None
+    schedule: str | None = None  # name of the periodic task that sent it
+    sender: str = ""  # user and URL, for people
+    headers: str = "{}"
+    options: str = "{}"
+    check: bool = False
+    version: int = VERSION
+
+    @property
+    def size(self) -> int:
+        """Bytes of what the caller may make arbitrarily large; all of it is ASCII."""
+        return len(self.args) + len(self.kwargs) + len(self.headers) + len(self.options)
+
+    def to_json(self) -> str:
+        """The whole message as one JSON object; times in ISO 8601."""
+        values = {name: value for name, value in asdict(self).items() if value != _FIELDS[name]}
+        return json.dumps(values | {"version": self.version}, default=datetime.isoformat, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Message:
+        """Read what `to_json` wrote. Raises MalformedMessage for anything else."""
+        try:
+            values = json.loads(text)
+            for name in ("eta", "expires_at"):
+                if values.get(name):
+                    values[name] = datetime.fromisoformat(values[name])
+            message = cls(**values)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise MalformedMessage(f"This is not a message of ours ({error}): {text[:200]!r}") from error
+        if message.version > VERSION:
+            raise MalformedMessage(f"Message version {message.version} is newer than this worker's {VERSION}.")
+        return message
+
+
+_FIELDS: Final[Mapping[str, Any]] = {each.name: each.default for each in fields(Message)}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on which `worker` (a boot id) holds the lease.
+
+    `token` is 1 at the first claim of an id and one more at each later one: the fence. `losses`
+    counts runs whose process died, `refusals` workers that did not know the task. `attempts` is
+    the JSON list of earlier attempts.
+    """
+
+    message: Message
+    worker: str
+    token: int
+    losses: int = 0
+    refusals: int = 0
+    revoked: bool = False
+    attempts: str = "[]"
+    created_at: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return self.message.id
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is stored: `arguments` is what `encoding` wrote of the exception's args, if it could."""
+
+    kind: str  # module.Class
+    message: str
+    arguments: str | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one delivery ended. `result` (JSON) and `failure` exclude each other, but for a retry.
+
+    `state` is SUCCESS, FAILURE, REVOKED or IGNORED; RETRY, with the message to come as `next`;
+    REJECTED or PENDING: given back after `delay` seconds, and `count` ("losses", "refusals") raised.
+    """
+
+    delivery: Delivery
+    state: str
+    result: str | None = None
+    failure: Failure | None = None
+    seconds: float | None = None  # run time; None if it never ran
+    ended: float = field(default_factory=time.monotonic)  # when, by this machine's monotonic clock
+    next: Message | None = None
+    delay: float = 0.0
+    count: Literal["losses", "refusals"] | None = None
+    forget: bool = False  # a plain job whose result nobody wants: its row goes
+    follow_ups: tuple[Message, ...] = field(default=())
+
+
+def new_id() -> str:
+    """A new job id: a UUIDv7 (RFC 9562), so that rows are inserted at the index's right edge."""
+    return str(uuid_utils.uuid7())
+
+
+def checked_id(task_id: object) -> str:
+    """A caller's own id, as it is. Raises ValueError unless it is 1 to 64 printable ASCII characters."""
+    text = str(task_id)
+    if not 0 < len(text) <= MAX_ID_LENGTH or not text.isascii() or not text.isprintable() or text != text.strip():
+        raise ValueError(f"task_id must be 1 to {MAX_ID_LENGTH} printable ASCII characters, not {text[:100]!r}.")
+    return text

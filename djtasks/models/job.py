@@ -1,0 +1,332 @@
+"""The job: one row from its enqueue to its end, and what belongs to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from django.db import connections, models
+from django.utils.translation import gettext_lazy as _
+
+from djtasks import encoding, states
+from djtasks.exceptions import MalformedMessage
+from djtasks.message import Delivery, Message, Outcome
+from djtasks.models import statements
+from djtasks.models.fields import UTCDateTimeField, utc_now
+from djtasks.models.managers import AppManager
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """Jobs by where they stand."""
+
+    def ready(self) -> Self:
+        """May be claimed now, in the order in which they will be."""
+        return self.filter(state=states.PENDING).order_by("rank", "order_key", "id")
+
+    def scheduled(self) -> Self:
+        """Wait for their time, the next first."""
+        return self.filter(state__in=(states.SCHEDULED, states.RETRY)).order_by("run_at")
+
+    def due(self, now: datetime | None = None) -> Self:
+        """Their time has come, but nobody has promoted them yet."""
+        return self.scheduled().filter(run_at__lte=now or datetime.now(UTC))
+
+    def waiting(self) -> Self:
+        """Not claimed by anybody: ready or scheduled."""
+        return self.filter(state__in=states.WAITING)
+
+    def running(self) -> Self:
+        """Claimed by a worker, begun or not."""
+        return self.filter(state__in=states.RUNNING)
+
+    def finished(self) -> Self:
+        """Ended, in whichever way."""
+        return self.filter(state__in=states.FINISHED)
+
+    def expired(self, seconds: float) -> Self:
+        """Ended longer than `seconds` ago, and not needed by an unfinished group."""
+        cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
+        unfinished = JobGroup.objects.filter(remaining__gt=0).values("id")
+        return self.finished().filter(finished_at__lt=cutoff).exclude(group_id__in=unfinished)
+
+    def held(self, delivery: Delivery) -> Self:
+        """The row of `delivery`, if its worker still holds it with that token: the fence of each write."""
+        return self.running().filter(pk=delivery.id, worker=delivery.worker, token=delivery.token)
+
+    def record(self, worker: str, outcomes: Sequence[Outcome]) -> set[str]:
+        """Record how jobs ended, if `worker` still holds them. Returns the ids that it held."""
+        return statements.record(connections[self.db], worker, outcomes, time.monotonic()) if outcomes else set()
+
+    def record_retry(self, outcome: Outcome, now: datetime) -> bool:
+        """Put the next try in the place of this one, if still held: message, state and lease in one step."""
+        attempt = {**_attempt_of(outcome, now), "ending": outcome.state}
+        failure = outcome.failure
+        return bool(
+            self.held(outcome.delivery).update(
+                **row_of(outcome.next or outcome.delivery.message, now),
+                attempts=with_attempt(outcome.delivery.attempts, attempt),
+                exception=failure.kind if failure else "",
+                exception_message=failure.message if failure else None,
+                exception_args=failure.arguments if failure else None,
+                traceback=failure.traceback if failure else None,
+            )
+        )
+
+    def begin(self, delivery: Delivery, now: datetime) -> None:
+        """Show that the job has begun, if it is still held and nobody has said so."""
+        self.held(delivery).filter(state=states.RECEIVED).update(state=states.STARTED, started_at=now)
+
+    def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
+        """Store what the running task says of itself, if it is still held."""
+        self.held(delivery).update(custom_state=state, meta=meta)
+
+    def recorded(self, outcomes: Sequence[Outcome]) -> set[str]:
+        """Which of these outcomes stand in their rows already: the answer to a COMMIT may get lost."""
+        rows = self.filter(pk__in=[outcome.delivery.id for outcome in outcomes])
+        found = {row[0]: row[1:] for row in rows.values_list("id", "token", "state", "worker", "retries")}
+        return {outcome.delivery.id for outcome in outcomes if _stands(outcome, found.get(outcome.delivery.id))}
+
+
+def _stands(outcome: Outcome, row: tuple[int, str, str, int] | None) -> bool:
+    if row is None:
+        return outcome.forget
+    token, state, worker, retries = row
+    if outcome.next is not None:
+        return token == outcome.delivery.token and retries == outcome.next.retries
+    return (token, state, worker) == (outcome.delivery.token, outcome.state, outcome.delivery.worker)
+
+
+def row_of(message: Message, now: datetime) -> dict[str, Any]:
+    """The columns of a job that waits, once more, with `message` under its id; `now` is the broker's time.
+
+    It becomes due at the message's time, at once if it has none.
+    """
+    run_at = message.eta if message.countdown is None else now + timedelta(seconds=message.countdown)
+    run_at = run_at or now
+    later = states.RETRY if message.retries else states.SCHEDULED
+    columns = {
+        "state": later if run_at > now else states.PENDING,
+        "order_key": statements.microseconds(now),
+        "worker": "",
+        "started_at": None,
+        "custom_state": None,
+        "args": message.args,
+        "kwargs": message.kwargs,
+        "queue": message.queue,
+        "priority": message.priority,
+        "rank": -message.priority,
+        "run_at": run_at,
+        "retries": message.retries,
+        "losses": 0,
+        "headers": message.headers,
+        "options": message.options,
+        "expires_at": message.expires_at,
+    }
+    if message.expires_in is not None:
+        columns["expires_at"] = now + timedelta(seconds=message.expires_in)
+    return columns
+
+
+def _attempt_of(outcome: Outcome, now: datetime) -> dict[str, Any]:
+    failure, seconds = outcome.failure, outcome.seconds or 0.0
+    start = now - timedelta(seconds=time.monotonic() - outcome.ended + seconds)
+    return {
+        "token": outcome.delivery.token,
+        "worker": outcome.delivery.worker,
+        "start": start.isoformat(),
+        "seconds": seconds,
+        "error": f"{failure.kind}: {failure.message}"[:1000] if failure else None,
+    }
+
+
+class Job(models.Model):
+    """One queued execution of a task, and what became of it."""
+
+    id = models.CharField(_("id"), max_length=64, primary_key=True)
+    task = models.CharField(_("task"), max_length=255)
+    queue = models.CharField(_("queue"), max_length=128)
+    priority = models.SmallIntegerField(_("priority"), default=0, db_default=0)
+    rank = models.SmallIntegerField(default=0, db_default=0, editable=False)  # −priority: the index ascends
+    order_key = models.BigIntegerField(default=0, db_default=0, editable=False)  # µs at which it became ready
+    state = models.CharField(_("state"), max_length=16, default=states.PENDING)
+    custom_state = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 - null: none was set
+    args = models.TextField(_("arguments"), default="[]")
+    kwargs = models.TextField(_("keyword arguments"), default="{}")
+    run_at = UTCDateTimeField(_("due at"), null=True)
+    expires_at = UTCDateTimeField(_("expires at"), null=True)
+    created_at = UTCDateTimeField(_("enqueued at"), default=utc_now)
+    started_at = UTCDateTimeField(_("started at"), null=True)
+    finished_at = UTCDateTimeField(_("finished at"), null=True)
+    seconds = models.FloatField(_("run time"), null=True)
+    token = models.IntegerField(_("claims"), default=0, db_default=0)
+    losses = models.SmallIntegerField(_("losses"), default=0, db_default=0)
+    refusals = models.SmallIntegerField(_("refusals"), default=0, db_default=0)
+    retries = models.IntegerField(_("retries"), default=0, db_default=0)
+    worker = models.CharField(_("worker"), max_length=64, default="", db_default="", blank=True)
+    acked_early = models.BooleanField(default=False, db_default=False, editable=False)
+    revoked = models.BooleanField(_("cancelled"), default=False, db_default=False)
+    result = models.TextField(_("result"), null=True)  # noqa: DJ001 - null: no result; "null" is one
+    exception = models.CharField(_("exception"), max_length=255, default="", db_default="", blank=True)
+    exception_message = models.TextField(_("message"), null=True)  # noqa: DJ001 - no default for TEXT on MySQL
+    exception_args = models.TextField(null=True, editable=False)  # noqa: DJ001
+    traceback = models.TextField(_("traceback"), null=True)  # noqa: DJ001
+    attempts = models.TextField(_("earlier attempts"), null=True)  # noqa: DJ001
+    meta = models.TextField(_("progress"), null=True)  # noqa: DJ001
+    parent_id = models.CharField(_("parent"), max_length=64, null=True)  # noqa: DJ001
+    root_id = models.CharField(_("root"), max_length=64, null=True)  # noqa: DJ001
+    group_id = models.CharField(_("group"), max_length=64, null=True)  # noqa: DJ001
+    periodic_task = models.CharField(_("schedule"), max_length=200, null=True)  # noqa: DJ001
+    unique_key = models.CharField(max_length=128, null=True, editable=False)  # noqa: DJ001
+    enqueued_by = models.CharField(_("enqueued by"), max_length=255, default="", db_default="", blank=True)
+    headers = models.TextField(_("headers"), default="{}")
+    options = models.TextField(_("options"), default="{}")
+    version = models.SmallIntegerField(default=1, db_default=1, editable=False)
+
+    objects = AppManager["Job"].from_queryset(JobQuerySet)()
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        default_permissions = ("view", "delete")
+        permissions = (
+            ("retry_job", _("Can retry jobs")),
+            ("revoke_job", _("Can cancel jobs")),
+            ("send_task", _("Can send tasks")),
+            ("view_job_arguments", _("Can view the arguments and results of jobs")),
+        )
+        # The others differ by vendor (partial where there are partial ones); the migration creates them.
+        indexes = (models.Index(fields=["task", "id"], name="djtasks_job_task"),)
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.id}]"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in states.FINISHED
+
+    @property
+    def shown_state(self) -> str:
+        """The word for people: what the task said of itself while it runs, else the state."""
+        return self.custom_state if self.custom_state and self.state in states.RUNNING else self.state
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """args and kwargs as values; model instances stand as references. Raises MalformedMessage."""
+        return encoding.decode_arguments(self.args, self.kwargs, fetch=False)
+
+    def progress(self) -> Any:
+        """What `update_state(meta=…)` last said, or None."""
+        return encoding.decode(self.meta, fetch=False) if self.meta else None
+
+    def earlier_attempts(self) -> list[dict[str, Any]]:
+        """Attempts before the current one, oldest first: token, worker, start, seconds, ending, error."""
+        try:
+            return list(json.loads(self.attempts or "[]"))
+        except (ValueError, TypeError) as error:
+            raise MalformedMessage(f"attempts of job {self.id}: {error}") from error
+
+    def all_attempts(self) -> list[dict[str, Any]]:
+        """`earlier_attempts` and, once it has begun or ended, the current one."""
+        if not self.started_at or self.state in states.WAITING:
+            return self.earlier_attempts()
+        return [*self.earlier_attempts(), self.current_attempt()]
+
+    def begin_again(self, now: datetime) -> None:
+        """Make the finished job wait once more, counters at 0, its last attempt kept; `now` is the database's time."""
+        self.attempts = with_attempt(self.attempts, self.current_attempt())
+        self.retries = self.losses = self.refusals = 0
+        self.state, self.revoked, self.rank = states.PENDING, False, -self.priority
+        self.run_at = self.expires_at = self.started_at = self.finished_at = self.seconds = None
+        self.order_key = statements.microseconds(now)
+        self.worker, self.exception, self.acked_early = "", "", False
+        self.result = self.exception_message = self.exception_args = self.traceback = None
+        self.custom_state = self.meta = None
+        self.save()
+
+    def current_attempt(self) -> dict[str, Any]:
+        """The run that the row's own columns tell of."""
+        return {
+            "token": self.token,
+            "worker": self.worker,
+            "start": self.started_at.isoformat() if self.started_at else None,
+            "seconds": self.seconds,
+            "ending": self.state,
+            "error": f"{self.exception}: {self.exception_message}" if self.exception else None,
+        }
+
+
+def message_of(job: Job) -> Message:
+    """The message as it stands in the row."""
+    return Message(
+        id=job.id,
+        task=job.task,
+        args=job.args,
+        kwargs=job.kwargs,
+        queue=job.queue,
+        priority=job.priority,
+        eta=job.run_at,
+        expires_at=job.expires_at,
+        retries=job.retries,
+        parent_id=job.parent_id,
+        root_id=job.root_id,
+        group_id=job.group_id,
+        unique_key=job.unique_key,
+        schedule=job.periodic_task,
+        sender=job.enqueued_by,
+        headers=job.headers,
+        options=job.options,
+        version=job.version,
+    )
+
+
+MAX_ATTEMPTS_KEPT = 20  # of `Job.attempts`, the newest
+
+
+def with_attempt(attempts: str | None, attempt: dict[str, Any]) -> str:
+    """The JSON list `attempts` with one more, bounded to the newest `MAX_ATTEMPTS_KEPT`."""
+    try:
+        earlier = json.loads(attempts or "[]")
+    except ValueError:
+        earlier = []
+    return json.dumps([*earlier, attempt][-MAX_ATTEMPTS_KEPT:], separators=(",", ":"))
+
+
+class JobGroup(models.Model):
+    """The members of a group or of a chord's header, and how many have not ended yet."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    size = models.IntegerField(_("members"))
+    remaining = models.IntegerField(_("not ended yet"))
+    body = models.TextField(null=True, editable=False)  # noqa: DJ001 - null: a group without a body
+    created_at = UTCDateTimeField(_("created at"), default=utc_now)
+    finished_at = UTCDateTimeField(_("finished at"), null=True)
+
+    objects: AppManager[JobGroup] = AppManager()
+
+    class Meta:
+        verbose_name = _("group")
+        verbose_name_plural = _("groups")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Outbox(models.Model):
+    """A message written with the caller's transaction, until the broker has it."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    message = models.TextField()
+    created_at = UTCDateTimeField(default=utc_now, db_index=True)
+
+    objects: AppManager[Outbox] = AppManager()
+
+    class Meta:
+        verbose_name = _("unsent message")
+        verbose_name_plural = _("unsent messages")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.id

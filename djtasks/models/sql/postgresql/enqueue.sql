@@ -1,0 +1,23 @@
+-- Puts messages in their queues; a taken id is left alone. In: one array a column, in the order of the messages.
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+INSERT INTO djtasks_job (
+    id, task, queue, priority, rank, order_key, state, args, kwargs, run_at, expires_at, created_at, retries,
+    parent_id, root_id, group_id, periodic_task, unique_key, enqueued_by, headers, options, version
+)
+SELECT
+    m.id, m.task, m.queue, m.priority, -m.priority, (extract(epoch FROM clock.now) * 1000000)::bigint + m.position,
+    CASE WHEN coalesce(m.eta, clock.now + m.countdown * interval '1 second') > clock.now
+        THEN 'SCHEDULED' ELSE 'PENDING' END,
+    m.args, m.kwargs, coalesce(m.eta, clock.now + m.countdown * interval '1 second'),
+    coalesce(m.expires_at, clock.now + m.expires_in * interval '1 second'), clock.now, m.retries,
+    m.parent_id, m.root_id, m.group_id, m.periodic_task, m.unique_key, m.enqueued_by, m.headers, m.options, m.version
+FROM clock, unnest(
+    %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::timestamptz[], %s::float8[],
+    %s::timestamptz[], %s::float8[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+    %s::text[], %s::text[], %s::text[], %s::int[]
+) WITH ORDINALITY AS m (
+    id, task, queue, priority, args, kwargs, eta, countdown, expires_at, expires_in, retries, parent_id, root_id,
+    group_id, periodic_task, unique_key, enqueued_by, headers, options, version, position
+)
+ORDER BY m.id
+ON CONFLICT (id) DO NOTHING

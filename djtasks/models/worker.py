@@ -1,0 +1,116 @@
+"""Who works, and how the queues are set."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from djtasks.models.fields import UTCDateTimeField, utc_now
+from djtasks.models.managers import AppManager
+
+
+class Worker(models.Model):
+    """One run of `runworker`. Its children's leases are owned by `<id>.<number of the child>`.
+
+    `beat` is a counter, not a time: whoever sees it unchanged for `WORKER_LOST_AFTER` seconds of
+    its own clock may take the worker for dead, so no two machines' clocks are ever compared.
+    """
+
+    id = models.CharField(_("boot id"), max_length=32, primary_key=True)
+    hostname = models.CharField(_("name"), max_length=255)
+    pid = models.IntegerField(_("process"))
+    queues = models.TextField(_("queues"))
+    pool = models.CharField(_("pool"), max_length=16)
+    concurrency = models.IntegerField(_("concurrency"))
+    version = models.CharField(_("version"), max_length=32, default="", db_default="")
+    beat = models.BigIntegerField(_("beats"), default=0, db_default=0)
+    beat_at = UTCDateTimeField(_("last beat"), default=utc_now)
+    processed = models.BigIntegerField(_("processed"), default=0, db_default=0)
+    failed = models.BigIntegerField(_("failed"), default=0, db_default=0)
+    command = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON list of what it is asked to do
+    started_at = UTCDateTimeField(_("started at"), default=utc_now)
+    stopped_at = UTCDateTimeField(_("stopped at"), null=True)
+    lost_at = UTCDateTimeField(_("lost at"), null=True)
+
+    objects: AppManager[Worker] = AppManager()
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ("view",)
+        permissions = (("control_worker", _("Can control workers")),)
+
+    def __str__(self) -> str:
+        return self.hostname
+
+    @property
+    def is_live(self) -> bool:
+        return self.stopped_at is None and self.lost_at is None
+
+
+class Queue(models.Model):
+    """How a queue is set. A queue needs no row to exist."""
+
+    name = models.CharField(_("name"), max_length=128, primary_key=True)
+    paused = models.BooleanField(_("paused"), default=False, db_default=False)
+    default_priority = models.SmallIntegerField(_("default priority"), null=True, blank=True)
+    rate_limit = models.CharField(_("rate limit"), max_length=32, default="", db_default="", blank=True)
+    max_concurrency = models.IntegerField(_("concurrency limit"), null=True, blank=True)
+    changed_at = UTCDateTimeField(_("changed at"), default=utc_now)
+
+    objects: AppManager[Queue] = AppManager()
+
+    class Meta:
+        verbose_name = _("queue")
+        verbose_name_plural = _("queues")
+        default_permissions = ("view", "change")
+        permissions = (
+            ("purge_queue", _("Can purge queues")),
+            ("pause_queue", _("Can pause queues")),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Limit(models.Model):
+    """A rate's next free slot, or the holders of a concurrency limit."""
+
+    key = models.CharField(max_length=255, primary_key=True)
+    rate = models.CharField(_("rate"), max_length=32, default="", db_default="", blank=True)
+    next_slot = models.BigIntegerField(default=0, db_default=0)  # µs
+    tokens = models.TextField(null=True)  # noqa: DJ001 - JSON list of [job id, boot id]
+
+    objects: AppManager[Limit] = AppManager()
+
+    class Meta:
+        verbose_name = _("limit")
+        verbose_name_plural = _("limits")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Metric(models.Model):
+    """Counts and a histogram of one task and queue over one period."""
+
+    task = models.CharField(_("task"), max_length=255)
+    queue = models.CharField(_("queue"), max_length=128)
+    start_at = UTCDateTimeField(_("from"))
+    seconds = models.IntegerField(_("period (seconds)"))
+    counts = models.TextField(default="{}")  # JSON: ending → number
+    histogram = models.TextField(default="{}")  # JSON: bucket → number
+
+    objects: AppManager[Metric] = AppManager()
+
+    class Meta:
+        verbose_name = _("metric")
+        verbose_name_plural = _("metrics")
+        default_permissions = ("view",)
+        constraints = (
+            models.UniqueConstraint(fields=["start_at", "seconds", "task", "queue"], name="djtasks_metric_period"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.start_at}"

@@ -1,0 +1,224 @@
+"""The one door in: all that enqueues becomes a `Message` here and is handed to the broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final, TypedDict
+
+from django.db import connections, transaction
+
+from djtasks import encoding, routing, signals
+from djtasks.brokers import get_broker
+from djtasks.conf import settings
+from djtasks.exceptions import ImproperlyConfigured
+from djtasks.message import PRIORITIES, Message, checked_id, new_id
+from djtasks.models import Job, statements
+from djtasks.models.fields import aware
+from djtasks.models.job import message_of
+from djtasks.request import running
+
+MAX_QUEUE_LENGTH: Final = 128  # characters
+MAX_NAME_LENGTH: Final = 255  # characters
+_STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `apply_async` takes beside args and kwargs. Durations in seconds."""
+
+    countdown: float
+    eta: datetime
+    expires: float | timedelta | datetime
+    queue: str
+    priority: int
+    task_id: str
+    headers: Mapping[str, Any]
+    time_limit: float
+    soft_time_limit: float
+    ignore_result: bool
+    acks_late: bool
+    max_retries: int
+    shadow: str
+    throw: bool
+    retry: bool
+    parent_id: str
+    root_id: str
+
+
+def build(
+    name: str,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    task: Any = None,
+) -> Message:
+    """The message for one call. `options` are the call's own; those of `task` (if known here) come after.
+
+    Raises TypeError for an argument that JSON cannot carry, ValueError for an option that makes no
+    sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
+    """
+    options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
+    _check_limits(options, task)
+    route = routing.route(name, args, kwargs, options, task)
+    encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
+    own_id = options.get("task_id")
+    parent = running.get()
+    return Message(
+        id=checked_id(own_id) if own_id else new_id(),
+        check=bool(own_id),
+        task=_text(name, "The task name", MAX_NAME_LENGTH),
+        args=encoded[0],
+        kwargs=encoded[1],
+        queue=_text(options.get("queue") or route.get("queue") or settings.TASK_DEFAULT_QUEUE, "queue"),
+        priority=_priority(options, route),
+        parent_id=options.get("parent_id") or (parent.request.id if parent else None),
+        root_id=options.get("root_id") or (parent.request.root_id if parent else None),
+        headers=_headers(options.get("headers")),
+        options=_stored(options),
+        **schedule(options),
+    )
+
+
+def publish(messages: Sequence[Message]) -> None:
+    """Send messages to the broker, with the signals around it; an id that was taken before is left alone.
+
+    With the database broker they are part of the caller's transaction on `DATABASE`, if one is open.
+    Raises MessageTooLarge, BrokerUnavailable.
+    """
+    if signals.before_task_publish.receivers:
+        messages = [_announced(message) for message in messages]
+    get_broker().enqueue(messages)
+    if signals.after_task_publish.receivers:
+        for message in messages:
+            signals.after_task_publish.notify(
+                sender=message.task, body=_body(message), headers=_protocol(message), **_address(message)
+            )
+
+
+def again(ids: Sequence[str]) -> int:
+    """Send finished jobs once more, each under its id with its counters at 0. Returns how many were finished."""
+    with transaction.atomic(using=settings.DATABASE):
+        jobs = list(Job.objects.finished().filter(pk__in=ids).order_by("id").select_for_update())
+        now = statements.now(connections[settings.DATABASE])
+        for job in jobs:
+            job.begin_again(now)
+        get_broker().enqueue([replace(message_of(job), check=True) for job in jobs])
+    return len(jobs)
+
+
+def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`eta`, `countdown` and `expires` of a call as the fields of a message."""
+    eta, countdown, expires = options.get("eta"), options.get("countdown"), options.get("expires")
+    if eta is not None and countdown is not None:
+        raise ValueError("Give either eta or countdown, not both.")
+    if eta is not None and not isinstance(eta, datetime):
+        raise ValueError(f"eta must be a datetime, not {eta!r}; for a number of seconds there is countdown.")
+    fields: dict[str, Any] = {"eta": aware(eta)} if eta is not None else {}
+    if countdown is not None:
+        fields["countdown"] = _duration(countdown, "countdown")
+    if isinstance(expires, datetime):
+        fields["expires_at"] = aware(expires)
+    elif expires is not None:
+        fields["expires_in"] = _duration(expires, "expires")
+    return fields
+
+
+def in_transaction() -> bool:
+    """Whether what is published now waits for the commit of the caller's own transaction."""
+    return get_broker().transactional and connections[settings.DATABASE].in_atomic_block
+
+
+def _task_options(task: Any) -> dict[str, Any]:
+    if task is None:
+        return {}
+    return {
+        name: value for name in ("queue", "priority", "expires") if (value := getattr(task, name, None)) is not None
+    }
+
+
+def _check_limits(options: Mapping[str, Any], task: Any) -> None:
+    hard = options.get("time_limit") or getattr(task, "time_limit", None) or settings.TASK_TIME_LIMIT
+    soft = options.get("soft_time_limit") or getattr(task, "soft_time_limit", None) or settings.TASK_SOFT_TIME_LIMIT
+    if hard and soft and soft > hard:
+        raise ValueError("soft_time_limit must be less than or equal to time_limit")
+
+
+def _duration(value: Any, name: str) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number of seconds or a timedelta, not {value!r}.")
+    return float(value)
+
+
+def _text(value: Any, name: str, longest: int = MAX_QUEUE_LENGTH) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+        raise ValueError(f"{name} must be 1 to {longest} printable characters, not {value!r:.200}.")
+    return value
+
+
+def _priority(options: Mapping[str, Any], route: routing.Route) -> int:
+    chosen = next((each["priority"] for each in (options, route) if each.get("priority") is not None), None)
+    priority = settings.TASK_DEFAULT_PRIORITY if chosen is None else chosen
+    if not isinstance(priority, int) or priority not in PRIORITIES:
+        raise ValueError(f"priority must be a whole number from -100 to 100 (higher runs first), not {priority!r}.")
+    return priority
+
+
+def _headers(headers: Mapping[str, Any] | None) -> str:
+    return encoding.encode_arguments((), headers)[1] if headers else "{}"
+
+
+def _stored(options: Mapping[str, Any]) -> str:
+    stored = {name: options[name] for name in _STORED if options.get(name) is not None}
+    if options.get("task_id"):
+        stored["own_id"] = True
+    return encoding.encode(stored, name="options") if stored else "{}"
+
+
+def _announced(message: Message) -> Message:
+    """Tell `before_task_publish`; whatever a receiver adds to the headers travels with the message."""
+    protocol = _protocol(message)
+    ours = frozenset(protocol)
+    before = dict(protocol)
+    signals.before_task_publish.notify(
+        sender=message.task,
+        body=_body(message),
+        headers=protocol,
+        declare=[],
+        properties={"correlation_id": message.id, "priority": message.priority},
+        retry_policy=None,
+        **_address(message),
+    )
+    if protocol == before:
+        return message
+    added = {key: value for key, value in protocol.items() if key not in ours or value != before[key]}
+    kept = encoding.decode(message.headers, fetch=False)
+    if not isinstance(kept, dict):
+        raise ImproperlyConfigured("headers must be a dict.")
+    return replace(message, headers=_headers({**kept, **added}))
+
+
+def _protocol(message: Message) -> dict[str, Any]:
+    return {
+        **encoding.decode(message.headers, fetch=False),
+        "id": message.id,
+        "task": message.task,
+        "root_id": message.root_id or message.id,
+        "parent_id": message.parent_id,
+        "group": message.group_id,
+        "retries": message.retries,
+        "eta": message.eta.isoformat() if message.eta else None,
+        "expires": message.expires_at.isoformat() if message.expires_at else None,
+    }
+
+
+def _body(message: Message) -> tuple[Any, Any, dict[str, Any]]:
+    """Celery's body, fit for json.dumps: typed values stand as they travel."""
+    return json.loads(message.args), json.loads(message.kwargs), {"callbacks": None, "errbacks": None}
+
+
+def _address(message: Message) -> dict[str, Any]:
+    return {"exchange": "", "routing_key": message.queue}

@@ -1,0 +1,82 @@
+"""Which task has which name in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+
+from djtasks.conf import settings
+from djtasks.exceptions import DuplicateTask, NotRegistered
+
+if TYPE_CHECKING:
+    from djtasks.task import Task
+
+_tasks: dict[str, Task[Any, Any]] = {}
+
+
+def register(task: Any) -> Any:
+    """Make `task` (an instance or a class of Task) known by its name; returns it.
+
+    The same function again (a reload, a task instance registered twice) takes the place of the
+    first. Raises DuplicateTask if the name belongs to another function.
+    """
+    instance = task() if isinstance(task, type) else task
+    known = _tasks.get(instance.name)
+    if known is not None and known.origin != instance.origin:
+        raise DuplicateTask(
+            f"Two tasks are named {instance.name!r}: {known.origin} and {instance.origin}. "
+            f"Give one of them another name: @shared_task(name=…)."
+        )
+    _tasks[instance.name] = instance
+    return task
+
+
+def get(name: str) -> Task[Any, Any]:
+    """The task of that name. Raises NotRegistered."""
+    try:
+        return _tasks[name]
+    except KeyError:
+        raise NotRegistered(f"No task named {name!r} is registered here.") from None
+
+
+def find(name: str) -> Task[Any, Any] | None:
+    """The task of that name, or None."""
+    return _tasks.get(name)
+
+
+def names() -> list[str]:
+    """The names of all registered tasks, in order."""
+    return sorted(_tasks)
+
+
+def all_tasks() -> Iterator[Task[Any, Any]]:
+    """All registered tasks, in the order of their names."""
+    return (_tasks[name] for name in names())
+
+
+def unregister(name: str) -> None:
+    """Forget the task of that name. Raises NotRegistered."""
+    get(name)
+    del _tasks[name]
+
+
+def autodiscover() -> None:
+    """Import the `AUTODISCOVER_MODULES` of all installed apps, and `IMPORTS`.
+
+    An app without such a module is passed over; an error inside one is raised as it is.
+    """
+    for config in apps.get_app_configs():
+        for module in as_names(settings.AUTODISCOVER_MODULES):
+            if find_spec(f"{config.name}.{module}") is not None:
+                import_module(f"{config.name}.{module}")
+    for module in as_names(settings.IMPORTS):
+        import_module(module)
+
+
+def as_names(given: str | Iterable[str]) -> list[str]:
+    """One name or an iterable of them, as a list."""
+    return [given] if isinstance(given, str) else list(given)

@@ -1,0 +1,96 @@
+"""The running job: what `Task.request` and `current_task` tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from djtasks.message import Message
+    from djtasks.task import Task
+
+
+@dataclass(eq=False, kw_only=True)
+class Request:
+    """What a task may know of the job that it runs; empty outside of one. Names are Celery's."""
+
+    id: str | None = None
+    task: str | None = None
+    args: list[Any] | tuple[Any, ...] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    retries: int = 0
+    is_eager: bool = False
+    eta: datetime | None = None
+    expires: datetime | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+    hostname: str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    ignore_result: bool = False
+    shadow: str | None = None
+    delivery_info: dict[str, Any] = field(default_factory=dict)
+    replaced_task_nesting: int = 0
+    called_directly: bool = True
+    message: Message | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    report: Callable[[str | None, Any], None] | None = None  # where `update_state` goes
+
+    @property
+    def task_name(self) -> str | None:
+        return self.task
+
+    @property
+    def timelimit(self) -> tuple[float | None, float | None]:
+        """Celery's pair: (hard, soft), in seconds."""
+        return self.time_limit, self.soft_time_limit
+
+    @property
+    def correlation_id(self) -> str | None:
+        return self.id
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The attribute `name`, or `default`."""
+        return getattr(self, name, default)
+
+    def __repr__(self) -> str:
+        return f"<Request: {self.task}[{self.id}] args={self.args!r} kwargs={self.kwargs!r} retries={self.retries}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The task and the request of the job that runs in this thread (or asyncio task)."""
+
+    task: Task[Any, Any]
+    request: Request
+
+
+running: ContextVar[Running | None] = ContextVar("djtasks_running", default=None)
+
+
+class _CurrentTask:
+    """Stands for the task that is running; false, and without attributes, outside of one."""
+
+    def _get_current_object(self) -> Task[Any, Any] | None:
+        now = running.get()
+        return now.task if now else None
+
+    def __bool__(self) -> bool:
+        return running.get() is not None
+
+    def __getattr__(self, name: str) -> Any:
+        task = self._get_current_object()
+        if task is None:
+            raise AttributeError(f"No task is running here, so current_task has no {name!r}.")
+        return getattr(task, name)
+
+    def __repr__(self) -> str:
+        return f"<current_task: {self._get_current_object()!r}>"
+
+
+current_task = _CurrentTask()

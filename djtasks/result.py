@@ -1,0 +1,339 @@
+"""What the caller holds: the state and the result of a job, read from its row."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Generic, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from djtasks import encoding, exceptions, states
+from djtasks.exceptions import TaskRevokedError
+from djtasks.models import Job
+from djtasks.request import running
+
+Value = TypeVar("Value")
+
+FIRST_PAUSE: Final = 0.0005  # seconds between looks at the row, doubled up to
+LONGEST_PAUSE: Final = 0.25
+_FIELDS: Final = (
+    "id",
+    "task",
+    "queue",
+    "state",
+    "custom_state",
+    "args",
+    "kwargs",
+    "result",
+    "meta",
+    "exception",
+    "exception_message",
+    "exception_args",
+    "traceback",
+    "retries",
+    "worker",
+    "finished_at",
+    "parent_id",
+    "root_id",
+    "group_id",
+)
+
+_join_allowed: ContextVar[bool] = ContextVar("djtasks_join_allowed", default=False)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Allow `AsyncResult.get()` inside a task. The job waited for may need the very process that waits."""
+    token = _join_allowed.set(True)
+    try:
+        yield
+    finally:
+        _join_allowed.reset(token)
+
+
+class AsyncResult(Generic[Value]):
+    """A handle on a job. Equal to another with the same id, and to the id itself.
+
+    `committed` tells whether the transaction that sent the job has committed; None if none was open.
+    `ignored` is known of a job that was sent with `ignore_result`: nobody will ever see its result.
+    """
+
+    def __init__(
+        self, id: str, *, name: str | None = None, ignored: bool = False, committed: Callable[[], bool] | None = None
+    ) -> None:
+        self.id = str(id)
+        self._name = name
+        self._ignored = ignored
+        self._committed = committed
+        self._finished: Job | None = None
+
+    @property
+    def task_id(self) -> str:
+        return self.id
+
+    @property
+    def row(self) -> Job | None:
+        """The job's row as it stands now, None if there is none; a finished one is kept."""
+        if self._finished is None:
+            found = Job.objects.only(*_FIELDS).filter(pk=self.id).first()
+            if found is None or not found.is_finished:
+                return found
+            self._finished = found
+        return self._finished
+
+    @property
+    def state(self) -> str:
+        """Celery's word for where the job stands; PENDING also for an id that nobody knows."""
+        row = self.row
+        return states.as_seen_by_callers(row.shown_state) if row else states.PENDING
+
+    status = state
+
+    def ready(self) -> bool:
+        """Whether the job has ended."""
+        row = self.row
+        return row is not None and row.is_finished
+
+    def successful(self) -> bool:
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == states.FAILURE
+
+    @property
+    def result(self) -> Any:
+        """The value, the exception (an instance), or what `update_state` said; None before that."""
+        row = self.row
+        return _outcome_of(row) if row else None
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        row = self.row
+        return (row.traceback or None) if row else None
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> Value:
+        """Wait for the job to end and return its value; raise its exception if `propagate`.
+
+        `timeout` and `interval` are seconds. Raises TimeoutError if it has not ended by then, and
+        RuntimeError at once inside a task (unless `disable_sync_subtasks=False` or within
+        `allow_join_result()`), or if it waits for the commit of the caller's own transaction.
+        """
+        if disable_sync_subtasks and running.get() and not _join_allowed.get():
+            raise RuntimeError(
+                "Never call result.get() within a task! It may wait for the process that it runs in; "
+                "see allow_join_result()."
+            )
+        if self._ignored:
+            return None  # type: ignore[return-value]  # nothing is stored, so there is nothing to wait for
+        row = self._wait(timeout, interval)
+        outcome = _outcome_of(row)
+        if propagate and row.state in states.PROPAGATE_STATES:
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True, interval: float | None = None) -> Value:
+        """`get`, awaitable."""
+        return await sync_to_async(self.get, thread_sensitive=False)(timeout, propagate, interval)
+
+    wait = get
+
+    def _wait(self, timeout: float | None, interval: float | None) -> Job:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = interval or FIRST_PAUSE
+        while True:
+            row = self.row
+            if row is not None and row.is_finished:
+                return row
+            if self._committed is not None and not self._committed():
+                raise RuntimeError(
+                    f"Job {self.id} was sent inside a transaction that has not committed, so no worker can see it: "
+                    f"leave the atomic() block before get()."
+                )
+            left = LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise exceptions.TimeoutError(f"Job {self.id} had not ended after {timeout} seconds.")
+            time.sleep(min(pause, left))
+            if interval is None:
+                pause = min(pause * random.uniform(1.5, 2), LONGEST_PAUSE)
+
+    def forget(self) -> None:
+        """Delete the finished job's row; a job that has not ended stays."""
+        Job.objects.finished().filter(pk=self.id).delete()
+        self._finished = None
+
+    @property
+    def name(self) -> str | None:
+        row = self.row
+        return row.task if row else self._name
+
+    @property
+    def args(self) -> list[Any] | None:
+        row = self.row
+        return row.arguments()[0] if row else None
+
+    @property
+    def kwargs(self) -> dict[str, Any] | None:
+        row = self.row
+        return row.arguments()[1] if row else None
+
+    @property
+    def worker(self) -> str | None:
+        row = self.row
+        return (row.worker or None) if row else None
+
+    @property
+    def retries(self) -> int | None:
+        row = self.row
+        return row.retries if row else None
+
+    @property
+    def queue(self) -> str | None:
+        row = self.row
+        return row.queue if row else None
+
+    @property
+    def date_done(self) -> Any:
+        row = self.row
+        return row.finished_at if row else None
+
+    @property
+    def parent(self) -> AsyncResult[Any] | None:
+        """The job that sent this one, if any."""
+        row = self.row
+        return AsyncResult(row.parent_id) if row and row.parent_id else None
+
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """The jobs that this one sent, oldest first."""
+        rows = Job.objects.filter(parent_id=self.id).order_by("created_at", "id").values_list("id", flat=True)
+        return [AsyncResult(each) for each in rows]
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.id}>"
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return self.id == other.id
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+
+class EagerResult(AsyncResult[Value]):
+    """The outcome of a job that ran in the caller's process; nothing is stored."""
+
+    def __init__(
+        self, id: str, value: Any, state: str, *, traceback: str | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(id, name=name)
+        self._value = value
+        self._state = state
+        self._traceback = traceback
+
+    @property
+    def row(self) -> None:
+        return None
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    status = state
+
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def result(self) -> Any:
+        return self._value
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        return self._traceback
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> Value:
+        """The value at once; raises the exception that the job ended with, if `propagate`."""
+        if self._state in states.PROPAGATE_STATES and propagate:
+            if isinstance(self._value, BaseException):
+                raise self._value
+            raise RuntimeError(str(self._value))
+        return self._value  # type: ignore[no-any-return]
+
+    wait = get
+
+    def forget(self) -> None:
+        """Nothing was stored."""
+
+    def __repr__(self) -> str:
+        return f"<EagerResult: {self.id}>"
+
+
+def _outcome_of(row: Job) -> Any:
+    if row.state in states.EXCEPTION_STATES:
+        return exception_of(row)
+    if row.state == states.SUCCESS:
+        return encoding.decode(row.result) if row.result else None
+    return row.progress() if row.state in states.RUNNING else None
+
+
+def exception_of(row: Job) -> BaseException:
+    """The exception that the job ended with, as its own class where that can be had."""
+    if row.state == states.REVOKED:
+        return TaskRevokedError(row.exception_message or "revoked")
+    error = _rebuilt(row) or _stand_in(row)
+    if row.traceback:
+        error.add_note(f"\nThe traceback in the worker:\n{row.traceback}")
+    return error
+
+
+def _rebuilt(row: Job) -> BaseException | None:
+    kind = _exception_class(row.exception)
+    if kind is None or row.exception_args is None:
+        return None
+    try:
+        error = kind(*encoding.decode(row.exception_args))
+    except Exception:  # a constructor of the user's may raise anything
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _exception_class(path: str) -> type[Exception] | None:
+    """The class, only from modules that are imported already: data never imports anything.
+
+    Not one like SystemExit: a task's `sys.exit()` must not end the process that asks for its result.
+    """
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module or "builtins"), name, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _stand_in(row: Job) -> BaseException:
+    """An exception of the same name and text, for a class that cannot be had or rebuilt here."""
+    name = row.exception.rpartition(".")[2] or "UnknownError"
+    stand_in = type(name, (exceptions.DjtasksError,), {"__module__": row.exception.rpartition(".")[0]})
+    return stand_in(f"{name}({row.exception_message or ''})")  # type: ignore[no-any-return]

@@ -1,0 +1,446 @@
+"""Tasks: declared with `@shared_task` or as a class, sent with `delay` and `apply_async`."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.db import transaction
+
+from djtasks import encoding, publish, registry
+from djtasks.conf import settings
+from djtasks.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
+from djtasks.execution import ErrorInfo, Execution
+from djtasks.message import Delivery, Message
+from djtasks.publish import TaskOptions
+from djtasks.request import Request, running
+from djtasks.result import AsyncResult, EagerResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OPTIONS: Final = frozenset(
+    {
+        "name",
+        "bind",
+        "base",
+        "queue",
+        "priority",
+        "ignore_result",
+        "acks_late",
+        "max_retries",
+        "default_retry_delay",
+        "autoretry_for",
+        "dont_autoretry_for",
+        "retry_backoff",
+        "retry_backoff_max",
+        "retry_jitter",
+        "retry_kwargs",
+        "rate_limit",
+        "time_limit",
+        "soft_time_limit",
+        "expires",
+        "track_started",
+        "typing",
+        "pydantic",
+        "throws",
+        "max_concurrency",
+        "unique",
+        "schedule",
+        "store_arguments",
+    }
+)
+
+
+class Task(Generic[P, R]):
+    """A declared function. One instance a process: attributes stay between jobs.
+
+    Options are attributes of the class. Durations are seconds; None means the setting's value.
+    """
+
+    name: str = ""
+    origin: str = ""  # the function or class it was made of, for errors
+    queue: str | None = None
+    priority: int | None = None
+    ignore_result: bool | None = None
+    acks_late: bool | None = None
+    max_retries: int | None = 3  # None: for ever
+    default_retry_delay: float = 180
+    autoretry_for: Sequence[type[BaseException]] = ()
+    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_backoff: bool | float = False  # True is 1 second, doubled at each retry
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True  # full: anything from 0 to the backoff
+    retry_kwargs: Mapping[str, Any] = {}
+    rate_limit: str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    expires: float | timedelta | datetime | None = None
+    track_started: bool | None = None
+    typing: bool = True
+    pydantic: bool = False
+    throws: Sequence[type[BaseException]] = ()
+    max_concurrency: int | None = None
+    unique: Any = None
+    schedule: Any = None
+    store_arguments: bool = True
+
+    MaxRetriesExceededError = MaxRetriesExceededError
+
+    def __init__(self) -> None:
+        cls = type(self)
+        self.name = self.name or f"{cls.__module__}.{cls.__name__}"
+        self.origin = self.origin or f"{cls.__module__}.{cls.__qualname__}"
+        self._signature = inspect.signature(self.run)
+        self._converters: dict[str, encoding.Converter] | None = None
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the task does."""
+        raise NotImplementedError(f"Task {self.name} must define run().")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here and now; of an `async def` task, the coroutine."""
+        return self.run(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<@task: {self.name}>"
+
+    # Sending
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Send it with these arguments. Raises what `apply_async` does."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Unpack[TaskOptions]
+    ) -> AsyncResult[R]:
+        """Send it with these arguments and options, e.g. `countdown` (seconds) or `eta` (aware time).
+
+        Raises TypeError for arguments that do not fit the function or that JSON cannot carry,
+        ValueError for options that make no sense, MessageTooLarge, BrokerUnavailable.
+        """
+        if self.typing:
+            self.check_arguments(args or (), kwargs or {})
+        if settings.TASK_ALWAYS_EAGER:
+            return self.apply(args, kwargs, **options)
+        message = self._message(args, kwargs, options)
+        publish.publish([message])
+        return self._handle(message)
+
+    def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay` once the open transaction on the default database has committed; at once if none is open."""
+        if settings.TASK_ALWAYS_EAGER:
+            return self.delay(*args, **kwargs)
+        if self.typing:
+            self.check_arguments(args, kwargs)
+        message = self._message(args, kwargs, {})
+        sent: list[Message] = []
+
+        def send() -> None:
+            publish.publish([message])
+            sent.append(message)
+
+        transaction.on_commit(send)
+        return AsyncResult(message.id, name=self.name, committed=lambda: bool(sent))
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay`, awaitable."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Unpack[TaskOptions]
+    ) -> AsyncResult[R]:
+        """`apply_async`, awaitable."""
+        return await sync_to_async(self.apply_async)(args, kwargs, **options)
+
+    def enqueue_many(
+        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]], **options: Unpack[TaskOptions]
+    ) -> list[AsyncResult[R]]:
+        """Send one job for each element (a sequence of args, or a mapping of kwargs), many a round trip.
+
+        `options` hold for all. Raises as `apply_async`; arguments are checked before anything is sent.
+        """
+        if options.get("task_id"):
+            raise ValueError("task_id names one job; enqueue_many sends several.")
+        split = [((), call) if isinstance(call, Mapping) else (tuple(call), {}) for call in calls]
+        if self.typing:
+            for args, kwargs in split:
+                self.check_arguments(args, kwargs)
+        if settings.TASK_ALWAYS_EAGER:
+            return [self.apply(args, kwargs, **options) for args, kwargs in split]
+        messages = [self._message(args, kwargs, options) for args, kwargs in split]
+        publish.publish(messages)
+        return [self._handle(message) for message in messages]
+
+    def apply(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> EagerResult[R]:
+        """Run it here as a worker would, retries included (at once, without their delay).
+
+        `throw=True` raises the task's exception, as does `TASK_EAGER_PROPAGATES`.
+        """
+        throw = options.pop("throw", None)
+        message = self._message(args, kwargs, options)
+        if registry.find(self.name) is not self:
+            registry.register(self)
+        result: EagerResult[R] = _eager_result(message, _run_eagerly(message), self.name)
+        if settings.TASK_EAGER_PROPAGATES if throw is None else throw:
+            result.get()
+        return result
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError unless the function can be called so."""
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() cannot be called so: {error}") from None
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:
+        """The handle on a job of this task."""
+        return AsyncResult(task_id, name=self.name)
+
+    def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
+        if "ignore_result" not in options and self.ignores_result:
+            options = {**options, "ignore_result": True}
+        return publish.build(self.name, args, kwargs, options, self)
+
+    def _handle(self, message: Message) -> AsyncResult[R]:
+        ignored = '"ignore_result":true' in message.options and not message.check
+        return AsyncResult(message.id, name=self.name, ignored=ignored, committed=committed_check())
+
+    # Inside a run
+
+    @property
+    def request(self) -> Request:
+        """The running job; an empty one outside of a job of this task."""
+        now = running.get()
+        return now.request if now is not None and now.task is self else Request()
+
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
+        """Say how far the running job is; seen as `AsyncResult.state` and `.info` within a moment.
+
+        `meta` is anything JSON can carry. Outside a job, and in an eager one, it does nothing.
+        Raises TypeError for a meta that cannot be carried.
+        """
+        text = encoding.encode(meta, name="meta")
+        report = self.request.report
+        if report is not None:
+            report(state, text)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Run the same job again later, `countdown` seconds (default `default_retry_delay`) from now.
+
+        args or kwargs given here take the place of the old ones. Raises Retry (or returns it, with
+        `throw=False`, to be raised); raises `exc`, or MaxRetriesExceededError, when `max_retries`
+        are used up.
+        """
+        request = self.request
+        if request.message is None:  # called directly: nobody can run it again
+            raise exc or Retry("Task can be retried", None)
+        limit = max_retries if max_retries is not None else request.options.get("max_retries", self.max_retries)
+        if limit is not None and request.retries >= limit:
+            raise exc or MaxRetriesExceededError(
+                f"Can't retry {self.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}",
+                task_args=request.args,
+                task_kwargs=request.kwargs,
+            )
+        if eta is None and countdown is None:
+            countdown = self.default_retry_delay
+        message = self._next_try(request.message, args, kwargs, {**options, "eta": eta, "countdown": countdown})
+        error = Retry(exc=exc, when=eta or countdown, is_eager=request.is_eager, sig=message)
+        if throw:
+            raise error from exc
+        return error
+
+    def _next_try(
+        self, message: Message, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
+    ) -> Message:
+        fields = {"eta": None, "countdown": None, **publish.schedule(options)}
+        for name in ("queue", "priority"):
+            if options.get(name) is not None:
+                fields[name] = options[name]
+        if args is not None:
+            fields["args"] = encoding.encode_arguments(tuple(args), {})[0]
+        if kwargs is not None:
+            fields["kwargs"] = encoding.encode_arguments((), kwargs)[1]
+        return replace(message, retries=message.retries + 1, **fields)
+
+    # Hooks, all called in the process that runs the job
+
+    def before_start(self, task_id: Any, args: Any, kwargs: Any) -> None:
+        """Called before each run. What it raises fails the job."""
+
+    def on_success(self, retval: Any, task_id: Any, args: Any, kwargs: Any) -> None:
+        """Called after a run that succeeded."""
+
+    def on_failure(self, exc: BaseException, task_id: Any, args: Any, kwargs: Any, einfo: ErrorInfo) -> None:
+        """Called after a run that failed."""
+
+    def on_retry(self, exc: BaseException, task_id: Any, args: Any, kwargs: Any, einfo: ErrorInfo) -> None:
+        """Called after a run that is to be repeated."""
+
+    def after_return(
+        self, status: str, retval: Any, task_id: Any, args: Any, kwargs: Any, einfo: ErrorInfo | None
+    ) -> None:
+        """Called after each run, whatever its end."""
+
+    # What `Execution` needs
+
+    @property
+    def ignores_result(self) -> bool:
+        return bool(settings.TASK_IGNORE_RESULT if self.ignore_result is None else self.ignore_result)
+
+    @property
+    def acknowledges_late(self) -> bool:
+        return bool(settings.TASK_ACKS_LATE if self.acks_late is None else self.acks_late)
+
+    def bind(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The decoded arguments as the function's annotations want them. Raises TypeError if they do not fit."""
+        if self._converters is None:
+            self._converters = encoding.converters(self.run)
+        if not self._converters:
+            return args, kwargs
+        bound = self._signature.bind(*args, **kwargs)
+        for name in bound.arguments.keys() & self._converters.keys():
+            bound.arguments[name] = self._converters[name](bound.arguments[name])
+        return list(bound.args), bound.kwargs
+
+    def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Run it to its end; errors named in `autoretry_for` become Retry."""
+        try:
+            if iscoroutinefunction(self.run):
+                return async_to_sync(self.run)(*args, **kwargs)
+            return self.run(*args, **kwargs)  # type: ignore[arg-type]  # what the message says, checked by Python
+        except (TaskPredicate, *self.dont_autoretry_for):
+            raise
+        except tuple(self.autoretry_for) as error:
+            raise self._automatic_retry(error) from error
+
+    def _automatic_retry(self, error: BaseException) -> Retry:
+        options = dict(self.retry_kwargs)
+        if self.retry_backoff:
+            options["countdown"] = backoff(
+                float(self.retry_backoff), self.request.retries, self.retry_backoff_max, self.retry_jitter
+            )
+        return self.retry(exc=error, throw=False, **options)
+
+
+def backoff(factor: float, retries: int, longest: float, jitter: bool) -> float:
+    """Seconds to the next try: `factor` doubled `retries` times, at most `longest`; with jitter, 0 up to that.
+
+    Full jitter as in https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    # 2.0 ** 1024 overflows, and nobody waits that long.
+    delay = min(longest, max(1.0, factor) * 2.0 ** min(retries, 64))
+    return random.uniform(0, delay) if jitter else delay
+
+
+@overload
+def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def shared_task(
+    *, bind: bool, base: type[Task[Any, Any]] | None = None, **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+@overload
+def shared_task(
+    *, base: type[Task[Any, Any]] | None = None, **options: Any
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def shared_task(*functions: Any, **options: Any) -> Any:
+    """Make a task of a function, and register it: `@shared_task` or `@shared_task(queue="mail", …)`.
+
+    `bind=True` passes the task as first argument; `base` is the Task class to make it of; any
+    option `task_x` means `x`; options that djtasks does not know become attributes of the task.
+    Raises DuplicateTask if another function has taken the name.
+    """
+    options = {name.removeprefix("task_"): value for name, value in options.items()}
+    if functions and callable(functions[0]):
+        return _declare(functions[0], options)
+    return lambda function: _declare(function, options)
+
+
+def send_task(
+    name: str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Unpack[TaskOptions],
+) -> AsyncResult[Any]:
+    """Send a job of the task `name`, which need not be known in this process. Raises as `apply_async`."""
+    task = registry.find(name)
+    if task is not None:
+        return task.apply_async(args, kwargs, **options)
+    message = publish.build(name, args, kwargs, options)
+    publish.publish([message])
+    return AsyncResult(message.id, name=name, committed=committed_check())
+
+
+def committed_check() -> Callable[[], bool] | None:
+    """A function that tells whether the transaction that is open now has committed; None without one."""
+    if not publish.in_transaction():
+        return None
+    commits: list[datetime] = []
+    transaction.on_commit(lambda: commits.append(datetime.now(UTC)), using=settings.DATABASE)
+    return lambda: bool(commits)
+
+
+def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Task[Any, Any]:
+    attributes = dict(options)
+    base = attributes.pop("base", None) or Task
+    bound = attributes.pop("bind", False)
+    attributes.setdefault("name", "")
+    task_class = type(
+        function.__name__,
+        (base,),
+        {
+            **attributes,
+            "name": attributes["name"] or f"{function.__module__}.{function.__name__}",
+            "origin": _origin(function),
+            "run": function if bound else staticmethod(function),
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+            "__doc__": function.__doc__,
+            "__wrapped__": staticmethod(function),
+        },
+    )
+    task: Task[Any, Any] = task_class()
+    registry.register(task)
+    return task
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    """Where a function was written; of one inside another function, without the line: each call makes it anew."""
+    path = f"{function.__module__}.{function.__qualname__}"
+    code = getattr(function, "__code__", None)
+    return path if code is None or "<locals>" in path else f"{path} (line {code.co_firstlineno})"
+
+
+def _run_eagerly(message: Message) -> Execution:
+    execution = Execution(Delivery(message, "eager", 1), hostname="eager", is_eager=True)
+    outcome = execution.run()
+    while outcome.next is not None:
+        execution = Execution(Delivery(outcome.next, "eager", 1), hostname="eager", is_eager=True)
+        outcome = execution.run()
+    return execution
+
+
+def _eager_result(message: Message, execution: Execution, name: str) -> EagerResult[Any]:
+    """The same value that a worker's result would have: tuples are lists, and so on."""
+    outcome = execution.outcome
+    if outcome.failure is not None:
+        return EagerResult(message.id, execution.error, outcome.state, traceback=outcome.failure.traceback, name=name)
+    value = encoding.decode(outcome.result) if outcome.result is not None else execution.value
+    return EagerResult(message.id, value, outcome.state, name=name)

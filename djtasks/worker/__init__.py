@@ -1,0 +1,1 @@
+"""Running jobs: a supervisor, its keeper and its children."""

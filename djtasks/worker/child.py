@@ -1,0 +1,226 @@
+"""One process that runs jobs: the main thread runs them, one I/O thread talks to the store.
+
+The I/O thread loops: commit the ledger; claim; wait for a wake-up. It owns one connection; the
+user's code has its own, in the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import signal
+import threading
+import time
+from typing import Any, Final
+
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections, reset_queries
+
+from djtasks import signals, states
+from djtasks.brokers import get_broker
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, LeaseLost
+from djtasks.execution import Execution
+from djtasks.message import Delivery, Outcome
+from djtasks.worker.consumer import Consumer
+from djtasks.worker.ledger import Ledger
+from djtasks.worker.options import WorkerOptions
+from djtasks.worker.slots import Slots
+
+logger = logging.getLogger("djtasks.worker")
+
+FIRST_PAUSE: Final = 0.002  # seconds between two looks into the queues, doubled while they are empty, up to
+LONGEST_PAUSE: Final = 1.0  # where a descriptor tells of new jobs
+LONGEST_BLIND_PAUSE: Final = 0.1  # where nothing does
+CHEAP_LOOK: Final = 0.005  # between two looks that cost next to nothing
+LONGEST_BACKOFF: Final = 5.0  # seconds between two tries to reach a store that is down
+CONNECTION_CHECK: Final = 1.0  # seconds between two checks of the user's connections
+
+
+class Child:
+    """The loop of one process. `owner` is its boot id, new at each fork; `index` its slot."""
+
+    def __init__(self, owner: str, index: int, slots: Slots, options: WorkerOptions) -> None:
+        self.owner = owner
+        self.index = index
+        self.slots = slots
+        self.options = options
+        self.broker = get_broker()
+        self.ledger = Ledger(self.broker, owner, self.wake)
+        self.consumer = Consumer(self.broker, owner, options, is_fresh=self._is_fresh, wake=self.wake)
+        self._wake_end, self._wake_source = os.pipe()
+        os.set_blocking(self._wake_end, False)
+        os.set_blocking(self._wake_source, False)
+        self._asleep = False
+        self._main_is_done = False
+        self._checked_connections = 0.0
+        self._runs = 0
+
+    def run(self) -> None:
+        """Work until `stop` is called, then store what is finished, give back the rest and return."""
+        signals.worker_process_init.notify(sender=self)
+        io = threading.Thread(target=self._serve, name="djtasks-io", daemon=True)
+        io.start()
+        while (delivery := self.consumer.next()) is not None:
+            self._work(delivery)
+        signals.worker_process_shutdown.notify(sender=self, pid=os.getpid(), exitcode=0)
+        self._main_is_done = True
+        self.wake()
+        io.join()
+        connections.close_all()
+
+    def stop(self, *_signal: object) -> None:
+        """Ask for a warm stop. Safe in a signal handler, from any thread, and twice."""
+        self.consumer.stopping = True
+        self._asleep = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End the I/O thread's wait, if it waits."""
+        if self._asleep:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_source, b"\0")
+
+    # The main thread
+
+    def _work(self, delivery: Delivery) -> None:
+        execution = Execution(
+            delivery,
+            hostname=self.options.hostname,
+            report=lambda state, meta: self.ledger.report(delivery, state, meta),
+            begin=lambda task: self._begin(delivery, task),
+        )
+        started = time.monotonic()
+        outcome = execution.run()
+        self.slots.clear(self.index, failed=outcome.state == states.FAILURE)
+        self._note(delivery, outcome)
+        self.ledger.record(outcome)
+        self._clean()
+        self.consumer.done(time.monotonic() - started)
+        self._runs += 1
+        if self.options.max_tasks and self._runs >= self.options.max_tasks:
+            self.stop()
+
+    def _begin(self, delivery: Delivery, task: Any) -> None:
+        """Mark the job as begun; one that is acknowledged early is marked in the broker too, in one call."""
+        if not task.acknowledges_late and not self.broker.start([delivery]):
+            raise LeaseLost(f"Job {delivery.id} belongs to another worker by now.")
+        self.slots.mark(self.index, delivery.id, delivery.token)
+        if settings.TASK_TRACK_STARTED if task.track_started is None else task.track_started:
+            self.ledger.begin(delivery)
+
+    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.count == "refusals":
+            self.consumer.refuse(delivery.message.task, outcome.delay)
+
+    def _clean(self) -> None:
+        """Leave nothing of one job to the next: queries, transactions, broken or old connections."""
+        reset_queries()
+        for connection in connections.all(initialized_only=True):
+            if connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit()):
+                logger.warning("A job left the connection %r inside a transaction; it is closed", connection.alias)
+                connection.close()
+                connection.in_atomic_block = False
+                connection.savepoint_ids, connection.needs_rollback = [], False
+        now = time.monotonic()
+        if now - self._checked_connections > CONNECTION_CHECK:
+            self._checked_connections = now
+            close_old_connections()
+
+    # The I/O thread
+
+    def _is_fresh(self) -> bool:
+        """Whether the keeper's last beat is so recent that nobody can have taken this worker for dead."""
+        return self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2
+
+    def _serve(self) -> None:
+        pause, failures = FIRST_PAUSE, 0
+        while not self._is_finished():
+            try:
+                claimed = self._turn()
+                failures = 0
+                pause = FIRST_PAUSE if claimed or not self.consumer.is_idle else min(pause * 2, LONGEST_PAUSE)
+                self._wait(pause)
+            except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
+                failures += 1
+                self._recover(error, failures)
+            except Exception:
+                failures += 1
+                logger.exception("The I/O thread of %s stumbled; it goes on", self.owner)
+                time.sleep(min(0.1 * failures, LONGEST_BACKOFF))
+        self.broker.close()
+
+    def _turn(self) -> int:
+        """One round: store, give back what waits too long, claim. Returns how many jobs came."""
+        self.ledger.commit()
+        if self.consumer.stopping or self.consumer.is_stuck() or not self._is_fresh():
+            self.consumer.release()
+        if self.consumer.stopping:
+            self.consumer.notify()
+            return 0
+        claimed = self.consumer.fill(self.ledger.pending)
+        if self.options.burst and not claimed and self.consumer.is_idle and self._is_fresh():
+            self.consumer.stopping = not self.ledger.pending
+            self.consumer.notify()
+        return claimed
+
+    def _is_finished(self) -> bool:
+        return self._main_is_done and not self.ledger.pending and not self.consumer.held
+
+    def _wait(self, pause: float) -> None:
+        """Sleep until there is something to do: an outcome, a wake-up, a new job, or the end of `pause`."""
+        timeout = self._patience(pause)
+        descriptors = [self._wake_end]
+        store = self.broker.wakeable() if self.consumer.is_idle else None
+        if store is not None:
+            descriptors.append(store)
+        self._asleep = True
+        try:
+            if self.ledger.pending or self._main_is_done:
+                return
+            self._sleep(descriptors, timeout, looks=store is None and self.consumer.is_idle)
+        finally:
+            self._asleep = self.consumer.stopping
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_end, 4096)
+        if store is not None:
+            self.broker.drain_wakeups()
+
+    def _patience(self, pause: float) -> float:
+        if self.consumer.stopping:
+            return 0.05
+        if self.consumer.is_idle:
+            return pause
+        mark = self.ledger.next_mark()
+        return min(LONGEST_PAUSE, mark) if mark is not None and not self.consumer.held else 0.02
+
+    def _sleep(self, descriptors: list[int], timeout: float, *, looks: bool) -> None:
+        if not looks:
+            select.select(descriptors, [], [], timeout)
+            return
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            readable, _, _ = select.select(descriptors, [], [], min(left, CHEAP_LOOK))
+            changed = self.broker.has_changed()
+            if readable or changed:
+                return
+            if changed is None:
+                select.select(descriptors, [], [], min(left, LONGEST_BLIND_PAUSE))
+                return
+
+    def _recover(self, error: Exception, failures: int) -> None:
+        """Forget the connection and try again, a little later at each failure."""
+        delay = random.uniform(0, min(0.05 * 2 ** min(failures, 10), LONGEST_BACKOFF))
+        logger.warning("The store did not answer, next try in %.1f s: %s", delay, error)
+        with contextlib.suppress(Exception):
+            self.broker.close()
+        time.sleep(delay)
+
+
+def run_child(child: Child) -> None:
+    """Run `child` as the process that it was forked for: signals, then work, then the end of the process."""
+    signal.signal(signal.SIGTERM, child.stop)
+    signal.signal(signal.SIGINT, child.stop)
+    child.run()

@@ -1,0 +1,208 @@
+"""What a child has claimed and not begun: as much as will start soon, the rest goes back.
+
+The I/O thread fills and releases, the main thread takes. A job leaves the deque either to start or to
+be released, under one lock, never both.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from djtasks import registry
+from djtasks.brokers import Broker
+from djtasks.conf import settings
+from djtasks.message import Delivery
+from djtasks.worker.options import WorkerOptions
+
+logger = logging.getLogger("djtasks.consumer")
+
+AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
+MOST_AHEAD: Final = 200  # jobs
+DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
+_RECENT: Final = 0.2  # weight of the last run time in the moving average
+
+
+class Consumer:
+    """The jobs that one child (`worker`, its boot id) holds. `is_fresh` tells whether its leases are safe."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        worker: str,
+        options: WorkerOptions,
+        *,
+        is_fresh: Callable[[], bool] = lambda: True,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.broker = broker
+        self.worker = worker
+        self.options = options
+        self.stopping = False
+        self._queues = [name for name in (options.queues or known_queues()) if name not in options.excluded]
+        self._turn = 0
+        self._is_fresh = is_fresh
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._waiting: deque[Delivery] = deque()
+        self._running_since: float | None = None
+        self._seconds: float | None = None  # moving average of run times
+        self._discovered = 0.0
+        self._alone = False  # what comes next must be the only one: its last run may have killed its process
+        self._refused: dict[str, float] = {}  # task → until when it is not claimed
+
+    # The main thread
+
+    def next(self) -> Delivery | None:
+        """The next job to run; blocks until there is one. None when the child is to stop."""
+        with self._changed:
+            while not self.stopping:
+                if self._waiting and self._is_fresh():
+                    self._running_since = time.monotonic()
+                    delivery = self._waiting.popleft()
+                    break
+                self._changed.wait(timeout=1.0)
+            else:
+                return None
+        if len(self._waiting) <= self.ahead() // 2:
+            self._wake()
+        return delivery
+
+    def done(self, seconds: float) -> None:
+        """The job that `next` gave has ended after `seconds`."""
+        self._running_since = None
+        before = self._seconds
+        self._seconds = seconds if before is None else before + _RECENT * (seconds - before)
+
+    def refuse(self, task: str, seconds: float) -> None:
+        """Claim no job of a task that is unknown here for `seconds`."""
+        self._refused[task] = max(self._refused.get(task, 0.0), time.monotonic() + seconds)
+
+    # The I/O thread
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs and nothing is held."""
+        return self._running_since is None and not self._waiting
+
+    @property
+    def held(self) -> int:
+        """How many jobs wait here."""
+        return len(self._waiting)
+
+    def notify(self) -> None:
+        """Make `next` look again, after `stopping` was set."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def ahead(self) -> int:
+        """How many jobs will start within `AHEAD` seconds at the measured run time; at least one."""
+        if self.options.ahead is not None:
+            return self.options.ahead
+        if self._seconds is None:
+            return 1
+        return max(1, min(MOST_AHEAD, int(AHEAD / max(self._seconds, 1e-6))))
+
+    def fill(self, unsettled: int = 0) -> int:
+        """Claim what will start soon; returns how many came. `unsettled`: outcomes that are not stored yet."""
+        wanted = self._wanted(unsettled)
+        if wanted <= 0:
+            return 0
+        claimed = self._claim(wanted)
+        if not claimed and self.options.queues is None and self._discover():
+            claimed = self._claim(wanted)
+        kept = self._without_dangerous(claimed, unsettled)
+        with self._changed:
+            self._waiting.extend(kept)
+            self._changed.notify()
+        return len(kept)
+
+    def is_stuck(self) -> bool:
+        """A long job runs and others wait behind it."""
+        since = self._running_since
+        return bool(self._waiting) and since is not None and time.monotonic() - since > AHEAD
+
+    def release(self) -> None:
+        """Give back all that has not begun."""
+        with self._changed:
+            waiting, self._waiting = list(self._waiting), deque()
+        if not waiting:
+            return
+        try:
+            self.broker.release(waiting)
+        except BaseException:
+            with self._changed:
+                self._waiting.extend(waiting)
+            raise
+
+    def _wanted(self, unsettled: int) -> int:
+        if self.stopping or not self._is_fresh():
+            return 0
+        if self._alone:
+            return 1 if self.is_idle and not unsettled else 0
+        since = self._running_since
+        if since is not None and time.monotonic() - since > AHEAD:
+            return 0  # whatever came now would wait behind a long job
+        ahead = self.ahead()
+        missing = ahead - len(self._waiting) - (since is not None and ahead == 1)
+        return missing if missing * 2 >= ahead else 0
+
+    def _claim(self, wanted: int) -> list[Delivery]:
+        refused = self._refused_now()
+        claimed: list[Delivery] = []
+        for queue in self._in_turn():
+            if len(claimed) >= wanted:
+                break
+            claimed += self.broker.claim(queue, limit=wanted - len(claimed), worker=self.worker, refused=refused)
+        return claimed
+
+    def _in_turn(self) -> list[str]:
+        """The queues, each one first in its turn, so that none waits for another; in order if strict."""
+        if self.options.strict or not self._queues:
+            return self._queues
+        self._turn = (self._turn + 1) % len(self._queues)
+        return self._queues[self._turn :] + self._queues[: self._turn]
+
+    def _refused_now(self) -> list[str]:
+        if not self._refused:
+            return []
+        now = time.monotonic()
+        self._refused = {task: until for task, until in self._refused.items() if until > now}
+        return sorted(self._refused)
+
+    def _discover(self) -> bool:
+        """Look for queues that are new, once in a while. Returns whether there were any."""
+        now = time.monotonic()
+        if now - self._discovered < DISCOVERY:
+            return False
+        self._discovered = now
+        known = {*self._queues, *self.options.excluded}
+        new = [name for name in self.broker.queues() if name not in known]
+        self._queues += new
+        return bool(new)
+
+    def _without_dangerous(self, claimed: list[Delivery], unsettled: int) -> list[Delivery]:
+        """A job that was lost before is leased alone, so that its next loss is surely its own."""
+        dangerous = [each for each in claimed if each.losses]
+        if not dangerous:
+            self._alone = self._alone and bool(claimed)
+            return claimed
+        if claimed[0].losses and self.is_idle and not unsettled:
+            kept, rest = claimed[:1], claimed[1:]
+        else:
+            kept, rest = [each for each in claimed if not each.losses], dangerous
+        self._alone = bool(set(rest) & set(dangerous))
+        if rest:
+            self.broker.release(rest)
+        return kept
+
+
+def known_queues() -> list[str]:
+    """The queues that settings and tasks name; a worker without `-Q` looks into these first."""
+    named = {settings.TASK_DEFAULT_QUEUE}
+    named.update(task.queue for task in registry.all_tasks() if task.queue)
+    return sorted(named)

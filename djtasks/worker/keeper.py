@@ -1,0 +1,222 @@
+"""The process that keeps the worker: it runs no user code, so nothing of the user's can stall it.
+
+It beats for all children, rescues what dead ones held, watches the other workers' beats, makes due
+jobs ready and prunes. Beat (the scheduler) has its place in `Keeper.turn`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import select
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from django.db import DatabaseError, InterfaceError, connections
+
+import djtasks
+from djtasks import registry, signals, states
+from djtasks.brokers import get_broker
+from djtasks.brokers.base import Loss
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, WorkerLostError
+from djtasks.execution import failure_of
+from djtasks.message import Delivery, Outcome
+from djtasks.models import Job, Worker
+from djtasks.models.fields import utc_now
+from djtasks.worker.ledger import Ledger
+from djtasks.worker.options import WorkerOptions
+from djtasks.worker.slots import Slots
+
+logger = logging.getLogger("djtasks.worker")
+
+PROMOTE_EVERY: Final = 0.1  # seconds
+PRUNE_EVERY: Final = 60.0  # seconds
+PRUNE_BATCH: Final = 1000  # rows a transaction
+LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
+
+
+class Watch:
+    """Who has not been seen to move for a while, by this process's own clock.
+
+    Only time in which this process itself looked without a gap counts: after an outage, or a pause
+    of its own, nobody is presumed dead.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience  # seconds
+        self._seen: dict[str, tuple[object, float]] = {}
+        self._last_look = 0.0
+
+    def look(self, standing: Mapping[str, object]) -> list[str]:
+        """Who of `standing` (name → what would change if it moved) has stood still for `patience` seconds."""
+        now = time.monotonic()
+        if now - self._last_look > self.patience / 2:
+            self._seen = {}
+        self._last_look = now
+        before = self._seen
+        self._seen = {
+            name: before[name] if name in before and before[name][0] == what else (what, now)
+            for name, what in standing.items()
+        }
+        return [name for name, (_, since) in self._seen.items() if now - since >= self.patience]
+
+    def restart(self) -> None:
+        """Forget what was seen: the store did not answer, so nobody could have been seen moving."""
+        self._seen = {}
+
+
+class Keeper:
+    """Keeps the worker `worker` (its boot id). `say` sends a word to the supervisor."""
+
+    def __init__(
+        self, worker: str, number: int, slots: Slots, options: WorkerOptions, say: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.worker = worker
+        self.owner = f"{worker}.k{number}"
+        self.slots = slots
+        self.options = options
+        self.broker = get_broker()
+        self.ledger = Ledger(self.broker, self.owner)
+        self.stopping = False
+        self._say = say
+        self._losses: list[Loss] = [Loss(f"{worker}.k{each}", known=False) for each in range(number)]
+        self._registered = False
+        self._workers = Watch(settings.WORKER_LOST_AFTER)
+        self._owners = Watch(settings.WORKER_LOST_AFTER)
+        self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
+        self._failures = 0
+
+    def turn(self) -> None:
+        """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
+        try:
+            self._register()
+            self._every("beat", settings.WORKER_HEARTBEAT, self._beat)
+            self._rescue()
+            self._every("promote", PROMOTE_EVERY, self.broker.promote)
+            self._every("watch", min(1.0, settings.WORKER_LOST_AFTER / 5), self._watch)
+            self._every("prune", PRUNE_EVERY, self.prune)
+            self._failures = 0
+        except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
+            self._failures += 1
+            self._workers.restart()
+            self._owners.restart()
+            if self._failures in (1, 10, 100):
+                logger.warning("The keeper cannot reach the store (%d tries so far): %s", self._failures, error)
+            with contextlib.suppress(Exception):
+                self.broker.close()
+            time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
+
+    def hear(self, word: Mapping[str, Any]) -> None:
+        """Take a word from the supervisor: a child's death, or that the worker stops."""
+        if "dead" in word:
+            started = word.get("started")
+            self._losses.append(Loss(word["dead"], started=(started[0], started[1]) if started else None))
+        if word.get("stop"):
+            self.stopping = True
+
+    def finish(self) -> None:
+        """The last turn: rescue what is left, and sign off."""
+        with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
+            self._rescue()
+            processed, failed = self.slots.counts()
+            Worker.objects.filter(pk=self.worker).update(stopped_at=utc_now(), processed=processed, failed=failed)
+        connections.close_all()
+
+    def prune(self) -> int:
+        """Delete what has expired, in small batches. Returns how many jobs."""
+        deleted = 0
+        seconds = settings.result_expires
+        while seconds is not None:
+            ids = list(Job.objects.expired(seconds).values_list("pk", flat=True)[:PRUNE_BATCH])
+            deleted += Job.objects.filter(pk__in=ids).delete()[0] if ids else 0
+            if len(ids) < PRUNE_BATCH or self.stopping:
+                break
+        gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
+        Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
+        return deleted
+
+    def _every(self, name: str, seconds: float, act: Callable[[], object]) -> None:
+        now = time.monotonic()
+        if now >= self._next.get(name, 0.0):
+            self._next[name] = now + seconds
+            act()
+
+    def _register(self) -> None:
+        if self._registered:
+            return
+        options = self.options
+        Worker.objects.get_or_create(
+            pk=self.worker,
+            defaults={
+                "hostname": options.hostname,
+                "pid": os.getppid() if options.pool == "prefork" else os.getpid(),
+                "queues": json.dumps(options.queues),
+                "pool": options.pool,
+                "concurrency": options.concurrency,
+                "version": djtasks.__version__,
+            },
+        )
+        self._registered = True
+
+    def _beat(self) -> None:
+        if self.worker not in self.broker.beat([self.worker]):
+            self._say({"lost": self.worker})
+            return
+        self.slots.beat()
+        processed, failed = self.slots.counts()
+        Worker.objects.filter(pk=self.worker).update(processed=processed, failed=failed)
+        signals.heartbeat_sent.notify(sender=self)
+
+    def _watch(self) -> None:
+        beats = self.broker.beats()
+        others = {name: beat for name, beat in beats.items() if name != self.worker}
+        lost = [Loss(name, known=False, beat=beats[name]) for name in self._workers.look(others)]
+        lost += [Loss(name, known=False) for name in self._owners.look(dict.fromkeys(self.broker.orphans()))]
+        for loss in lost:
+            logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
+        self._losses += lost
+
+    def _rescue(self) -> None:
+        while self._losses:
+            self._end(self.broker.rescue(self._losses[:1], rescuer=self.owner))
+            loss = self._losses.pop(0)
+            self._say({"rescued": loss.worker})
+        self.ledger.commit()
+
+    def _end(self, deliveries: Iterable[Delivery]) -> None:
+        """End jobs that must not run again, without a run."""
+        for delivery in deliveries:
+            error = WorkerLostError(_why(delivery))
+            failure = failure_of(error)
+            task = registry.find(delivery.message.task)
+            signals.task_failure.notify(
+                sender=task, task_id=delivery.id, exception=error, args=[], kwargs={}, traceback=None, einfo=None
+            )
+            self.ledger.record(Outcome(delivery=delivery, state=states.FAILURE, failure=failure))
+
+
+def _why(delivery: Delivery) -> str:
+    if delivery.losses >= settings.TASK_MAX_LOSSES:
+        return f"The worker process died under this job {delivery.losses} times; TASK_MAX_LOSSES allows no more."
+    return "The worker process died after this job had begun, and acks_late=False forbids to run it again."
+
+
+def run_keeper(keeper: Keeper, source: int | None, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Loop until told to stop. `source` is the descriptor on which the supervisor's words come, a JSON line each."""
+    rest = b""
+    while not (keeper.stopping or is_over()):
+        keeper.turn()
+        readable, _, _ = select.select([source] if source is not None else [], [], [], PROMOTE_EVERY)
+        if readable and source is not None:
+            data = os.read(source, 65536)
+            if not data:
+                break  # the supervisor is gone
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                keeper.hear(json.loads(line))
+    keeper.finish()

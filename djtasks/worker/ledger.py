@@ -1,0 +1,200 @@
+"""The one door out: many outcomes become one transaction, and are then acknowledged.
+
+Group commit: while one transaction runs, outcomes gather for the next. An outcome comes with all
+that follows from it made ready, so that no user code runs here and none can hold up another's.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+
+from djtasks import publish, states
+from djtasks.brokers import Broker
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.execution import failure_of
+from djtasks.message import Delivery, Outcome
+from djtasks.models import Job, statements
+
+logger = logging.getLogger("djtasks.ledger")
+
+MOST_WAITING: Final = 256  # outcomes; `record` blocks beyond
+LONGEST_LAG: Final = 1.0  # seconds that the oldest outcome may wait before `record` blocks
+TRIES: Final = 5  # of one transaction: serialization failures, deadlocks, busy, lost connections
+MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STARTED
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A job that runs, since `since` (monotonic); `marked` once its row says so."""
+
+    delivery: Delivery
+    since: float
+    marked: bool = False
+
+
+class Ledger:
+    """Records the outcomes of one owner of leases.
+
+    `record`, `begin` and `report` are called by whoever runs jobs; `commit` by the one thread that
+    owns the connection. `wake` is called when there is something to commit.
+    """
+
+    def __init__(self, broker: Broker, worker: str, wake: Callable[[], None] = lambda: None) -> None:
+        self.broker = broker
+        self.worker = worker
+        self._wake = wake
+        self._room = threading.Condition()
+        self._gathered: list[Outcome] = []
+        self._writing = 0
+        self._begun: dict[str, _Begun] = {}
+        self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
+
+    def record(self, outcome: Outcome) -> None:
+        """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second."""
+        with self._room:
+            while self._is_full():
+                self._room.wait(timeout=0.1)
+            self._begun.pop(outcome.delivery.id, None)
+            self._gathered.append(outcome)
+        self._wake()
+
+    def begin(self, delivery: Delivery) -> None:
+        """The job begins; its row will say STARTED once it has run for a moment."""
+        self._begun[delivery.id] = _Begun(delivery, time.monotonic())
+
+    def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
+        """What the task says of itself while it runs; the last word before a commit counts."""
+        self._reports[delivery.id] = (delivery, state, meta)
+        self._wake()
+
+    @property
+    def pending(self) -> int:
+        """How many outcomes are not stored yet."""
+        return len(self._gathered) + self._writing
+
+    def next_mark(self) -> float | None:
+        """Seconds until the row of a running job is to say STARTED; None if none is."""
+        waits = [each.since + MARK_AFTER - time.monotonic() for each in list(self._begun.values()) if not each.marked]
+        return max(0.0, min(waits)) if waits else None
+
+    def commit(self) -> int:
+        """Store what has gathered and acknowledge it. Returns how many outcomes.
+
+        Raises BrokerUnavailable when the store cannot be reached: nothing is lost, call it again.
+        """
+        self._mark_and_report()
+        with self._room:
+            outcomes, self._gathered = self._gathered, []
+            self._writing = len(outcomes)
+        if not outcomes:
+            return 0
+        try:
+            self._store(outcomes)
+        except BaseException:
+            with self._room:
+                self._gathered[:0] = outcomes
+            raise
+        finally:
+            with self._room:
+                self._writing = 0
+                self._room.notify_all()
+        return len(outcomes)
+
+    def _is_full(self) -> bool:
+        if not self._gathered:
+            return False
+        lag = time.monotonic() - self._gathered[0].ended
+        return len(self._gathered) + self._writing >= MOST_WAITING or lag > LONGEST_LAG
+
+    def _mark_and_report(self) -> None:
+        now = time.monotonic()
+        due = [each for each in list(self._begun.values()) if not each.marked and now - each.since >= MARK_AFTER]
+        reports, self._reports = self._reports, {}
+        if not due and not reports:
+            return
+        try:
+            clock = statements.now(connections[settings.DATABASE])
+            for each in due:
+                Job.objects.begin(each.delivery, clock - timedelta(seconds=now - each.since))
+                each.marked = True
+            for delivery, state, meta in reports.values():
+                Job.objects.report(delivery, state, meta)
+        except (OperationalError, InterfaceError) as error:
+            self._reports = {**reports, **self._reports}
+            raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
+
+    def _store(self, outcomes: Sequence[Outcome]) -> None:
+        """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
+        try:
+            self._store_with_tries(outcomes)
+        except DatabaseError as error:
+            if len(outcomes) > 1:
+                middle = len(outcomes) // 2
+                self._store(outcomes[:middle])
+                self._store(outcomes[middle:])
+                return
+            logger.exception("The outcome of job %s cannot be stored", outcomes[0].delivery.id)
+            self._store_with_tries([_unstorable(outcomes[0], error)])
+
+    def _store_with_tries(self, outcomes: Sequence[Outcome]) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._write(outcomes)
+            except (OperationalError, InterfaceError, BrokerUnavailable) as error:
+                connections[settings.DATABASE].close_if_unusable_or_obsolete()
+                if attempt == TRIES:
+                    raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+            else:
+                return
+
+    def _write(self, outcomes: Sequence[Outcome]) -> None:
+        final = [each for each in outcomes if each.state in states.FINISHED and not each.forget]
+        if len(final) == len(outcomes) and not any(each.follow_ups for each in final):
+            self._settle(final, Job.objects.record(self.worker, final))  # one statement is its own transaction
+        else:
+            with transaction.atomic(using=settings.DATABASE):
+                self._write_together(outcomes, final)
+        self.broker.ack([each.delivery for each in final])
+
+    def _write_together(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> None:
+        self._settle(final, Job.objects.record(self.worker, final))
+        retries = [each for each in outcomes if each.next is not None]
+        now = statements.now(connections[settings.DATABASE]) if retries else None
+        for outcome in sorted(retries, key=lambda each: each.delivery.id):
+            if now is not None:
+                Job.objects.record_retry(outcome, now)
+        for outcome in outcomes:
+            if outcome.forget:
+                Job.objects.held(outcome.delivery).delete()
+            elif outcome.next is None and outcome.state not in states.FINISHED:
+                self.broker.release([outcome.delivery], delay=outcome.delay, count=outcome.count)
+
+    def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> None:
+        """Send what follows from outcomes that are recorded now, or were before; say which belong to others."""
+        follow_ups = [message for each in outcomes if each.delivery.id in new for message in each.follow_ups]
+        rest = [each for each in outcomes if each.delivery.id not in new]
+        if rest:
+            before = Job.objects.recorded(rest)
+            for each in rest:
+                if each.delivery.id in before:
+                    follow_ups += [replace(message, check=True) for message in each.follow_ups]
+                else:
+                    logger.warning("Job %s belongs to another worker by now: outcome dropped", each.delivery.id)
+        if follow_ups:
+            publish.publish(sorted(follow_ups, key=lambda message: message.id))
+
+
+def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:
+    """In place of an outcome that the database refuses: a failure that says why."""
+    return replace(outcome, state=states.FAILURE, result=None, next=None, follow_ups=(), failure=failure_of(error))

@@ -1,0 +1,21 @@
+"""How a worker works: what `runworker` was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """Options of one worker. `queues` None serves all; `ahead` None claims as much ahead as will start soon."""
+
+    hostname: str = "worker"
+    queues: tuple[str, ...] | None = None
+    excluded: tuple[str, ...] = ()
+    strict: bool = False
+    pool: str = "prefork"
+    concurrency: int = 1
+    ahead: int | None = None
+    max_tasks: int | None = None
+    burst: bool = False
+    beat: bool = True

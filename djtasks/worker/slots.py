@@ -1,0 +1,82 @@
+"""Shared memory of one worker: what each child runs, since when, and when the keeper last beat.
+
+Written by the child's main thread just before the task's own code and cleared after it, so that when
+a child dies the one job that had begun in it is known (DESIGN: rule 4).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+from typing import Final
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
+_BEAT: Final = struct.Struct("=d")
+_SLOT: Final = struct.Struct("=64sQd?7x")  # id, token, start, marked
+_COUNTS: Final = struct.Struct("=QQ")  # processed, failed
+_SLOT_SIZE: Final = _SLOT.size + _COUNTS.size
+_MARK: Final = struct.Struct("=?")
+_MARK_OFFSET: Final = struct.calcsize("=64sQd")
+
+
+def clock() -> float:
+    """Seconds on a clock that all processes of this machine share and that nobody sets."""
+    return time.clock_gettime(_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job that has begun in a child: since when, by `clock()`."""
+
+    id: str
+    token: int
+    since: float
+
+
+class Slots:
+    """The shared memory, made before the fork. `count` is the number of children at most."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._memory = mmap.mmap(-1, _BEAT.size + count * _SLOT_SIZE)
+
+    def beat(self) -> None:
+        """Say that the broker has just taken a beat of this worker."""
+        _BEAT.pack_into(self._memory, 0, clock())
+
+    def beat_age(self) -> float:
+        """Seconds since the last good beat; very many if there was none."""
+        (last,) = _BEAT.unpack_from(self._memory, 0)
+        return clock() - last if last else float("inf")
+
+    def mark(self, index: int, job_id: str, token: int) -> None:
+        """Say that the child begins this job."""
+        at = self._at(index)
+        _SLOT.pack_into(self._memory, at, job_id.encode("ascii"), token, clock(), False)
+        _MARK.pack_into(self._memory, at + _MARK_OFFSET, True)  # last: a torn mark is none
+
+    def clear(self, index: int, *, failed: bool = False) -> None:
+        """Say that the child's job has ended."""
+        at = self._at(index)
+        _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
+        processed, failures = _COUNTS.unpack_from(self._memory, at + _SLOT.size)
+        _COUNTS.pack_into(self._memory, at + _SLOT.size, processed + 1, failures + failed)
+
+    def empty(self, index: int) -> None:
+        """Make the slot ready for a new child."""
+        _MARK.pack_into(self._memory, self._at(index) + _MARK_OFFSET, False)
+
+    def read(self, index: int) -> Started | None:
+        """What has begun in the child and not ended."""
+        job_id, token, since, marked = _SLOT.unpack_from(self._memory, self._at(index))
+        return Started(job_id.rstrip(b"\0").decode("ascii"), token, since) if marked else None
+
+    def counts(self) -> tuple[int, int]:
+        """How many jobs all children have run, and how many of these failed."""
+        pairs = [_COUNTS.unpack_from(self._memory, self._at(index) + _SLOT.size) for index in range(self.count)]
+        return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+
+    def _at(self, index: int) -> int:
+        return _BEAT.size + index * _SLOT_SIZE

@@ -1,0 +1,405 @@
+"""What each broker promises, on each database. Another broker joins by the fixture `broker`."""
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from djtasks.brokers.base import Loss
+from djtasks.exceptions import MessageTooLarge
+from djtasks.message import Message, new_id
+from djtasks.models import Worker
+from tests.waiting import wait_until
+
+
+def message(task="some.task", **fields):
+    return Message(id=fields.pop("id", None) or new_id(), task=task, **fields)
+
+
+def claim(broker, limit=100, worker="one", queue="default", **options):
+    return broker.claim(queue, limit=limit, worker=worker, **options)
+
+
+def ids(deliveries):
+    return [each.id for each in deliveries]
+
+
+def test_a_job_comes_out_as_it_went_in(broker):
+    sent = message(
+        args='["é \\u0000 \\ud800"]',
+        kwargs='{"x":1}',
+        priority=7,
+        retries=2,
+        parent_id="p",
+        root_id="r",
+        group_id="g",
+        schedule="nightly",
+        sender="ann /orders/",
+        headers='{"h":1}',
+        options='{"time_limit":5}',
+    )
+    broker.enqueue([sent])
+    (delivery,) = claim(broker)
+    assert delivery.message == sent
+    assert (delivery.worker, delivery.token, delivery.losses, delivery.revoked) == ("one", 1, 0, False)
+
+
+def test_jobs_of_one_priority_come_in_the_order_in_which_they_were_sent(broker):
+    sent = [message() for _ in range(50)]
+    broker.enqueue(sent[:30])
+    broker.enqueue(sent[30:])
+    assert ids(claim(broker)) == [each.id for each in sent]
+
+
+def test_order_does_not_depend_on_the_ids(broker):
+    sent = [message(id=f"job-{9 - number}") for number in range(9)]
+    broker.enqueue(sent)
+    assert ids(claim(broker)) == [each.id for each in sent]
+
+
+def test_a_higher_priority_comes_first(broker):
+    broker.enqueue([message(id=str(priority), priority=priority) for priority in (0, -100, 9, 100, 5)])
+    assert ids(claim(broker)) == ["100", "9", "5", "0", "-100"]
+
+
+def test_a_claim_takes_no_more_than_its_limit(broker):
+    broker.enqueue([message() for _ in range(5)])
+    assert len(claim(broker, limit=2)) == 2
+    assert len(claim(broker, limit=10)) == 3
+
+
+def test_an_empty_queue_gives_nothing(broker):
+    assert claim(broker) == []
+
+
+def test_a_claimed_job_is_not_given_to_another(broker):
+    broker.enqueue([message()])
+    assert len(claim(broker, worker="one")) == 1
+    assert claim(broker, worker="two") == []
+
+
+def test_a_queue_gives_only_its_own_jobs(broker):
+    broker.enqueue([message(id="a", queue="mail"), message(id="b", queue="Mail"), message(id="c", queue="ünï 图")])
+    assert ids(claim(broker, queue="mail")) == ["a"]
+    assert ids(claim(broker, queue="Mail")) == ["b"]
+    assert ids(claim(broker, queue="ünï 图")) == ["c"]
+
+
+def test_the_queues_that_hold_ready_jobs_are_named(broker):
+    broker.enqueue([message(queue=name) for name in ("b", "a", "b", "ü")] + [message(queue="later", countdown=60)])
+    assert broker.queues() == ["a", "b", "ü"]
+
+
+def test_a_taken_id_is_left_as_it_is(broker):
+    first = message(id="same", args="[1]")
+    broker.enqueue([first])
+    broker.enqueue([message(id="same", args="[2]"), message(id="other")])
+    assert [(each.id, each.message.args) for each in claim(broker)] == [("same", "[1]"), ("other", "[]")]
+
+
+def test_ids_differ_by_case(broker):
+    broker.enqueue([message(id="Same"), message(id="same")])
+    assert len(claim(broker)) == 2
+
+
+def test_a_scheduled_job_is_not_given_before_its_time(broker):
+    broker.enqueue([message(countdown=60), message(eta=datetime.now(UTC) + timedelta(hours=1))])
+    assert broker.promote() == 0
+    assert claim(broker) == []
+
+
+def test_a_scheduled_job_is_given_once_its_time_has_come(broker):
+    broker.enqueue([message(id="late", countdown=0.3), message(id="early", countdown=0.1)])
+    promoted = []
+    wait_until(lambda: promoted.append(broker.promote()) or sum(promoted) == 2)
+    assert ids(claim(broker)) == ["early", "late"]
+
+
+def test_an_eta_in_the_past_is_now(broker):
+    broker.enqueue([message(eta=datetime(2001, 1, 1, tzinfo=UTC))])
+    (delivery,) = claim(broker)
+    assert delivery.message.eta == datetime(2001, 1, 1, tzinfo=UTC)
+
+
+def test_expires_in_becomes_a_time_by_the_brokers_clock(broker):
+    broker.enqueue([message(expires_in=60)])
+    (delivery,) = claim(broker)
+    assert abs((delivery.message.expires_at - datetime.now(UTC)).total_seconds() - 60) < 5
+
+
+def test_a_promotion_takes_no_more_than_its_limit(broker):
+    broker.enqueue([message(countdown=0.01) for _ in range(5)])
+    wait_until(lambda: broker.promote(limit=2) == 2)
+    assert len(claim(broker)) == 2
+
+
+def test_a_released_job_comes_again_at_its_old_place_with_a_new_token(broker):
+    broker.enqueue([message(id="a"), message(id="b")])
+    first, second = claim(broker)
+    broker.release([first])
+    broker.enqueue([message(id="c")])
+    again = claim(broker, worker="two")
+    assert ids(again) == ["a", "c"]
+    assert (again[0].token, again[0].losses) == (2, 0)
+    assert second.id == "b"
+
+
+def test_a_release_may_take_effect_later_and_count(broker):
+    broker.enqueue([message()])
+    broker.release(claim(broker), delay=0.2, count="refusals")
+    assert claim(broker) == []
+    wait_until(broker.promote)
+    (again,) = claim(broker)
+    assert (again.refusals, again.losses) == (1, 0)
+    broker.release([again], delay=0.01, count="losses")
+    wait_until(broker.promote)
+    assert claim(broker)[0].losses == 1
+
+
+def test_a_release_by_one_that_lost_the_lease_does_nothing(broker):
+    broker.enqueue([message()])
+    (stale,) = claim(broker)
+    broker.release([stale])
+    claim(broker, worker="two")
+    broker.release([stale])
+    broker.release([replace(stale, worker="two")])
+    assert claim(broker) == []
+
+
+def test_a_rescheduled_job_is_replaced_under_its_id(broker):
+    broker.enqueue([message(id="x", args="[1]", priority=3)])
+    (delivery,) = claim(broker)
+    broker.reschedule([(delivery, replace(delivery.message, args="[2]", retries=1, countdown=0.2))])
+    assert claim(broker) == []
+    wait_until(broker.promote)
+    (again,) = claim(broker, worker="two")
+    assert (again.id, again.message.args, again.message.retries, again.token) == ("x", "[2]", 1, 2)
+
+
+def test_a_rescheduled_job_without_a_delay_is_ready_at_once(broker):
+    broker.enqueue([message()])
+    (delivery,) = claim(broker)
+    broker.reschedule([(delivery, replace(delivery.message, retries=1))])
+    assert len(claim(broker)) == 1
+
+
+def test_tasks_that_were_refused_are_left_to_others(broker):
+    broker.enqueue([message(id="a", task="known"), message(id="b", task="unknown")])
+    assert ids(claim(broker, refused=["unknown"])) == ["a"]
+    assert ids(claim(broker)) == ["b"]
+
+
+def test_an_early_acknowledgement_holds_only_with_the_lease(broker):
+    broker.enqueue([message()])
+    (delivery,) = claim(broker)
+    assert broker.start([delivery]) == [delivery.id]
+    assert broker.start([replace(delivery, token=9)]) == []
+
+
+def test_a_paused_queue_gives_nothing_until_it_is_resumed(broker):
+    broker.enqueue([message()])
+    broker.pause("default")
+    assert claim(broker) == []
+    assert broker.sizes()["default"].paused
+    broker.resume("default")
+    assert len(claim(broker)) == 1
+
+
+def test_a_cancelled_job_comes_out_flagged_at_once(broker):
+    broker.enqueue([message(id="soon", priority=100), message(id="next year", countdown=1e7)])
+    assert broker.cancel(["next year", "unknown"]) == 1
+    first, second = claim(broker)
+    assert (first.id, first.revoked) == ("next year", True)
+    assert (second.id, second.revoked) == ("soon", False)
+
+
+def test_a_cancelled_job_comes_out_of_a_paused_queue(broker):
+    broker.enqueue([message(id="a"), message(id="b")])
+    broker.pause("default")
+    broker.cancel(["b"])
+    assert ids(claim(broker)) == ["b"]
+
+
+def test_peek_shows_what_will_be_claimed_and_changes_nothing(broker):
+    broker.enqueue([message(id="a"), message(id="b", priority=5), message(id="c"), message(countdown=60)])
+    assert [each.id for each in broker.peek("default")] == ["b", "a", "c"]
+    assert [each.id for each in broker.peek("default", offset=1, limit=1)] == ["a"]
+    assert ids(claim(broker)) == ["b", "a", "c"]
+
+
+def test_sizes_tell_ready_scheduled_and_running(broker):
+    broker.enqueue([message(), message(), message(countdown=60), message(queue="mail")])
+    claim(broker, limit=1)
+    sizes = broker.sizes()
+    assert (sizes["default"].ready, sizes["default"].scheduled, sizes["default"].running) == (1, 1, 1)
+    assert sizes["mail"].ready == 1
+
+
+def test_purge_removes_what_waits_and_nothing_else(broker):
+    broker.enqueue([message(id="running"), message(), message(countdown=60), message(id="other", queue="mail")])
+    claim(broker, limit=1)
+    assert broker.purge("default") == 2
+    assert broker.sizes()["default"].running == 1
+    assert ids(claim(broker, queue="mail")) == ["other"]
+
+
+def test_a_message_of_a_mebibyte_arrives_whole(broker):
+    args = f'["{"x" * 2**20}"]'
+    broker.enqueue([message(args=args)])
+    assert claim(broker)[0].message.args == args
+
+
+def test_a_message_over_the_limit_is_refused_before_anything_is_written(broker, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 1000}
+    with pytest.raises(MessageTooLarge, match="MAX_MESSAGE_BYTES is 1000"):
+        broker.enqueue([message(), message(args=f'["{"x" * 1000}"]')])
+    assert claim(broker) == []
+
+
+def test_what_had_begun_in_a_dead_child_counts_a_loss_and_the_rest_does_not(broker):
+    broker.enqueue([message(id="begun"), message(id="waiting")])
+    begun, _ = claim(broker, worker="dead.1")
+    assert broker.rescue([Loss("dead.1", started=(begun.id, begun.token))], rescuer="me") == []
+    assert {each.id: each.losses for each in claim(broker, worker="two")} == {"begun": 1, "waiting": 0}
+
+
+def test_a_mark_of_an_earlier_claim_counts_nothing(broker):
+    broker.enqueue([message(id="x")])
+    claim(broker, worker="dead.1")
+    broker.rescue([Loss("dead.1", started=("x", 99))], rescuer="me")
+    assert claim(broker)[0].losses == 0
+
+
+def test_the_last_loss_ends_the_job_by_the_rescuer(broker, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_MAX_LOSSES": 2}
+    broker.enqueue([message(id="poison")])
+    for turn in (1, 2):
+        (delivery,) = claim(broker, worker=f"dead.{turn}")
+        ended = broker.rescue([Loss(f"dead.{turn}", started=("poison", delivery.token))], rescuer="me")
+    assert [(each.id, each.worker, each.losses) for each in ended] == [("poison", "me", 2)]
+    assert claim(broker) == []
+
+
+def test_a_job_that_was_acknowledged_early_and_had_begun_is_not_run_again(broker):
+    broker.enqueue([message(id="early")])
+    (delivery,) = claim(broker, worker="dead.1")
+    broker.start([delivery])
+    ended = broker.rescue([Loss("dead.1", started=("early", delivery.token))], rescuer="me")
+    assert ids(ended) == ["early"]
+
+
+def test_when_nobody_saw_what_ran_each_leased_job_counts(broker, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_MAX_LOSSES": 1}
+    broker.enqueue([message(id="a"), message(id="b")])
+    claim(broker, worker="dead.1")
+    # Two may have run: neither is surely the one that killed the process, so neither ends.
+    assert broker.rescue([Loss("dead.1", known=False)], rescuer="me") == []
+    (first,) = claim(broker, limit=1, worker="dead.2")
+    assert first.losses == 1
+    assert ids(broker.rescue([Loss("dead.2", known=False)], rescuer="me")) == [first.id]
+
+
+def test_a_worker_is_lost_only_if_its_beat_still_stands(broker):
+    Worker.objects.create(pk="w", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
+    broker.enqueue([message()])
+    claim(broker, worker="w.1")
+    seen = broker.beats()["w"]
+    assert broker.beat(["w"]) == {"w"}
+    broker.rescue([Loss("w", known=False, beat=seen)], rescuer="me")
+    assert claim(broker) == []
+    broker.rescue([Loss("w", known=False, beat=seen + 1)], rescuer="me")
+    assert claim(broker)[0].losses == 1
+
+
+def test_a_worker_that_was_declared_lost_learns_it_at_its_next_beat(broker):
+    Worker.objects.create(pk="w", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
+    broker.rescue([Loss("w", known=False, beat=0)], rescuer="me")
+    assert broker.beat(["w"]) == set()
+    assert broker.beats() == {}
+
+
+def test_leases_of_workers_that_nobody_knows_are_orphans(broker):
+    Worker.objects.create(pk="live", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
+    broker.enqueue([message(), message()])
+    claim(broker, limit=1, worker="live.1")
+    claim(broker, limit=1, worker="gone.1")
+    assert broker.orphans() == {"gone.1"}
+
+
+def test_two_rescuers_at_once_rescue_each_job_once(broker):
+    broker.enqueue([message() for _ in range(20)])
+    deliveries = claim(broker, worker="dead.1")
+    in_threads(2, lambda _: broker.rescue([Loss("dead.1", known=False)], rescuer="me"), broker)
+    assert {each.losses for each in claim(broker, worker="two")} == {1}
+    assert len(deliveries) == 20
+
+
+def test_many_who_claim_at_once_get_each_job_once(broker):
+    sent = [message() for _ in range(300)]
+    broker.enqueue(sent)
+    claimed = []
+
+    def drain(number):
+        while got := claim(broker, limit=7, worker=f"w{number}"):
+            claimed.extend(got)
+
+    in_threads(6, drain, broker)
+    assert Counter(ids(claimed)) == Counter(each.id for each in sent)
+
+
+def test_many_who_send_one_id_at_once_make_one_job(broker):
+    in_threads(6, lambda number: broker.enqueue([message(id="same"), message(id=f"own-{number}")]), broker)
+    assert sorted(ids(claim(broker))) == ["own-0", "own-1", "own-2", "own-3", "own-4", "own-5", "same"]
+
+
+def test_waiting_ends_when_a_job_is_sent(broker):
+    woken = threading.Event()
+
+    def wait(_):
+        broker.wait(["default"], timeout=0.01)  # whatever came before
+        broker.wait(["default"], timeout=30)
+        woken.set()
+
+    def send_until_woken():
+        broker.enqueue([message()])
+        return woken.wait(0.1)
+
+    thread = threading.Thread(target=closing(wait, broker), args=(0,))
+    thread.start()
+    wait_until(send_until_woken, seconds=10)
+    thread.join()
+
+
+def test_waiting_ends_after_its_time(broker):
+    broker.wait(["default"], timeout=0.05)
+
+
+def closing(function, broker):
+    def run(number):
+        try:
+            function(number)
+        finally:
+            broker.close()
+
+    return run
+
+
+def in_threads(count, function, broker):
+    errors = []
+
+    def run(number):
+        try:
+            function(number)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            broker.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors

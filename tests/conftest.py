@@ -1,0 +1,131 @@
+"""The databases, the brokers and real workers, as fixtures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+from django.test.utils import setup_databases, teardown_databases
+
+from djtasks.brokers import get_broker
+from djtasks.models import Job, Queue, Worker
+from tests import servers
+from tests.waiting import wait_until
+
+ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in servers.summary_lines(("postgresql", "mariadb")):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment, django_db_blocker):
+    """Make all databases, whatever marks say: our fixture `database` chooses among them."""
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False)
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(params=list(ALIASES))
+def database(request, settings, django_db_setup, django_db_blocker):
+    """Each database in turn, with real transactions; the alias. Our tables are emptied afterwards."""
+    alias = ALIASES[request.param]
+    if alias not in connections.settings:
+        missing = servers.find(request.param)
+        if servers.missing_is_failure():
+            pytest.fail(f"{request.param} is missing: {missing}")
+        pytest.skip(f"{request.param} is missing: {missing}")
+    settings.DJTASKS = {**django_settings.DJTASKS, "DATABASE": alias}
+    with django_db_blocker.unblock():
+        yield alias
+        for model in (Job, Queue, Worker):
+            model.objects.using(alias).all().delete()
+        connections[alias].close()
+
+
+@pytest.fixture
+def broker(database):
+    """A broker of each kind in turn. Other brokers join here."""
+    return get_broker()
+
+
+class WorkerProcess:
+    """A real `runworker` in a process group of its own."""
+
+    def __init__(self, process, log):
+        self.process = process
+        self.log = log
+        self.pid = process.pid
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+    def children(self):
+        """The pids of the processes that the supervisor has forked: the keeper and the children."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def kill(self, number=signal.SIGKILL):
+        os.kill(self.pid, number)
+
+    def kill_all(self):
+        """End the supervisor, the keeper and the children in one moment, as a power cut would."""
+        for pid in (self.pid, *self.children()):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self, seconds=20):
+        """Warm stop. Returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def start_worker(database, settings, tmp_path):
+    """Start real workers on the test's database: `start_worker("-c", "2", DJTASKS_SETTING=…)`."""
+    started = []
+
+    def start(*arguments, env=None, wait=True, **djtasks_settings):
+        chosen = {**settings.DJTASKS, "WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0, **djtasks_settings}
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DJTASKS_TEST_SETTINGS": json.dumps(chosen),
+            "PYTHONPATH": str(ROOT),
+            **(env or {}),
+        }
+        log = tmp_path / f"worker{len(started)}.log"
+        with log.open("w") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "django", "runworker", *arguments],
+                env=environment,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        worker = WorkerProcess(process, log)
+        started.append(worker)
+        if wait:
+            wait_until(
+                lambda: process.poll() is not None or Worker.objects.filter(pid=worker.pid, beat__gt=0).exists(),
+                what="the worker's first beat",
+            )
+            assert process.poll() is None, worker.output
+        return worker
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.kill_all()
+        print(worker.output)

@@ -1,0 +1,110 @@
+"""Django settings of the tests: the three databases under one roof, a job table in each.
+
+`DJTASKS["DATABASE"]` says which one a test uses. A worker process of the tests is told by
+the environment: `DJTASKS_TEST_SETTINGS` (JSON, merged into DJTASKS) and the databases' URLs.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pymysql
+
+from tests import servers
+
+pymysql.install_as_MySQLdb()
+
+IN_PYTEST = "pytest" in sys.modules and "DJTASKS_TEST_SETTINGS" not in os.environ
+FILES = Path(os.environ.setdefault("DJTASKS_TEST_FILES", tempfile.mkdtemp(prefix="djtasks-tests-")))
+SUFFIX = os.environ.setdefault("DJTASKS_TEST_SUFFIX", f"{os.getpid()}")
+
+
+def _server(kind: str) -> servers.Server | None:
+    if not IN_PYTEST and servers.variable(kind) not in os.environ:
+        return None
+    found = servers.find(kind)
+    if isinstance(found, servers.Missing):
+        return None
+    os.environ[servers.variable(kind)] = found.url
+    return found
+
+
+def _on_server(kind: str, engine: str) -> dict[str, dict[str, object]]:
+    server = _server(kind)
+    if server is None:
+        return {}
+    name = f"djtasks_{SUFFIX}"
+    options: dict[str, object] = {}
+    return {
+        kind: {
+            "ENGINE": f"django.db.backends.{engine}",
+            "NAME": ("postgres" if kind == "postgresql" else "") if IN_PYTEST else name,
+            "USER": server.user,
+            "PASSWORD": server.password,
+            "HOST": server.host,
+            "PORT": server.port,
+            "OPTIONS": options,
+            "TEST": {"NAME": name},
+        }
+    }
+
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(FILES / f"{SUFFIX}.sqlite3"),
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        "TEST": {"NAME": str(FILES / f"{SUFFIX}.sqlite3")},
+    },
+    **_on_server("postgresql", "postgresql"),
+    **_on_server("mariadb", "mysql"),
+}
+
+SECRET_KEY = "only for tests"
+USE_TZ = os.environ.get("DJTASKS_TEST_USE_TZ", "1") == "1"
+TIME_ZONE = "Europe/Berlin"
+LANGUAGE_CODE = "en"
+ROOT_URLCONF = "demo_project.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "djtasks",
+    "demo_project.shop",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+MEDIA_ROOT = str(FILES / "media")
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+DJTASKS = {"IMPORTS": "tests.tasks", **json.loads(os.environ.get("DJTASKS_TEST_SETTINGS", "{}"))}

@@ -1,0 +1,157 @@
+"""Tasks of the tests. A task says what it did by a line in a file: one small append is atomic."""
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+from django.db import connections, transaction
+
+from djtasks import Task, shared_task
+from djtasks.exceptions import Ignore, Reject
+
+
+def note(path, line):
+    with Path(path).open("a") as file:
+        file.write(f"{line}\n")
+
+
+@shared_task
+def add(x, y):
+    return x + y
+
+
+@shared_task
+def noop():
+    pass
+
+
+@shared_task(bind=True)
+def journal(self, path, line, seconds=0.0):
+    """Note the line, work for a while, and note that it is done."""
+    note(path, f"begin {line} {os.getpid()}")
+    time.sleep(seconds)
+    note(path, f"end {line} {os.getpid()}")
+    return line
+
+
+@shared_task
+def fail(text="broken"):
+    raise ValueError(text, 42)
+
+
+@shared_task(bind=True, max_retries=3)
+def succeed_at(self, path, tries, countdown=0.05):
+    note(path, f"try {self.request.retries}")
+    if self.request.retries + 1 < tries:
+        raise self.retry(countdown=countdown)
+    return self.request.retries
+
+
+@shared_task(bind=True)
+def kill_own_process(self, path, number=9):
+    note(path, f"run {os.getpid()}")
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+
+
+@shared_task
+def crash_interpreter(path):
+    note(path, f"run {os.getpid()}")
+    ctypes.string_at(0)
+
+
+@shared_task(bind=True, acks_late=False)
+def kill_own_process_early_ack(self, path):
+    note(path, f"run {os.getpid()}")
+    os.kill(os.getpid(), 9)
+    time.sleep(10)
+
+
+@shared_task
+def leave(how="sys.exit"):
+    if how == "sys.exit":
+        sys.exit("goodbye")
+    if how == "keyboard":
+        raise KeyboardInterrupt
+    raise GeneratorExit
+
+
+@shared_task
+def ignored():
+    raise Ignore
+
+
+@shared_task
+def rejected(path, requeue=False):
+    note(path, "run")
+    raise Reject("not this one", requeue=requeue)
+
+
+@shared_task
+def unsendable():
+    return object()
+
+
+@shared_task(bind=True)
+def progress(self, until):
+    """Show progress until the file `until` exists."""
+    done = 0
+    while not Path(until).exists():
+        done += 1
+        self.update_state(state="PROGRESS", meta={"done": done})
+        time.sleep(0.02)
+    return done
+
+
+@shared_task
+def leave_transaction_open(alias):
+    connections[alias].ensure_connection()
+    transaction.set_autocommit(False, using=alias)
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+@shared_task
+def is_in_transaction(alias):
+    return connections[alias].in_atomic_block or not transaction.get_autocommit(using=alias)
+
+
+@shared_task
+def process():
+    return os.getpid()
+
+
+@shared_task(ignore_result=True)
+def forgotten(path):
+    note(path, "run")
+
+
+@shared_task
+async def answer_later(value):
+    return value
+
+
+class NotRebuildable(Exception):
+    def __init__(self, one, two):
+        super().__init__("only one argument")
+
+
+@shared_task
+def raise_not_rebuildable():
+    raise NotRebuildable(1, 2)
+
+
+@shared_task
+def raise_text(text, times=1):
+    raise RuntimeError(text * times)
+
+
+class Counting(Task):
+    name = "tests.tasks.counting"
+    count = 0
+
+    def run(self):
+        self.count += 1
+        return self.count
