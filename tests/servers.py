@@ -135,12 +135,13 @@ def _start(kind: str, version: str | None) -> OwnServer:
 def _named(kind: str, url: str) -> Server | Missing:
     """Return the server that the environment names. Never another one: who names a server wants that one."""
     try:
-        return _proven(_from_url(kind, url))
+        return _proven(described(kind, url))
     except (*LOGIN_ERRORS, ValueError) as error:
         return Missing(kind, f"{variable(kind)} names no server that lets us in ({error})", "Correct it.")
 
 
-def _from_url(kind: str, url: str) -> Server:
+def described(kind: str, url: str) -> Server:
+    """Return the server that `url` describes, without asking whether it answers. Raises ValueError for a bad port."""
     parts, usual = urlsplit(url), _standard(kind)
     return Server(
         kind=kind,

@@ -22,8 +22,9 @@ SUFFIX = os.environ.setdefault("DJTASKS_TEST_SUFFIX", f"{os.getpid()}")
 
 
 def _server(kind: str) -> servers.Server | None:
-    if not IN_PYTEST and servers.variable(kind) not in os.environ:
-        return None
+    url = os.environ.get(servers.variable(kind))
+    if not IN_PYTEST:
+        return servers.described(kind, url) if url else None
     found = servers.find(kind)
     if isinstance(found, servers.Missing):
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.db import connections, transaction
 
-from djtasks import Task, shared_task
+from djtasks import Task, registry, shared_task
 from djtasks.exceptions import Ignore, Reject
 
 
@@ -155,3 +155,25 @@ class Counting(Task):
     def run(self):
         self.count += 1
         return self.count
+
+
+registry.register(Counting())
+
+
+@shared_task
+def shout(text):
+    print(text)
+
+
+@shared_task(acks_late=False)
+def journal_early_ack(path, seconds):
+    note(path, f"begin {os.getpid()}")
+    time.sleep(seconds)
+
+
+@shared_task
+def hold_the_interpreter(path, seconds):
+    """Hold the GIL: a call into C that does not let go of it."""
+    note(path, f"begin {os.getpid()}")
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    return "done"

@@ -70,6 +70,13 @@ class Broker(ABC):
         """
 
     @abstractmethod
+    def forget_claims(self, worker: str, *, but: Collection[str]) -> int:
+        """Give back, unharmed, what `worker` has leased but for these ids: the answer to its claim got lost.
+
+        Called by the worker itself after an error. Returns how many that were.
+        """
+
+    @abstractmethod
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
         """Acknowledge jobs before they run: once begun they are never run again. Returns the ids still leased."""
 

@@ -55,6 +55,7 @@ class Child:
         os.set_blocking(self._wake_source, False)
         self._asleep = False
         self._main_is_done = False
+        self._is_unsure = False  # after an error: a claim may have been made whose answer got lost
         self._checked_connections = 0.0
         self._runs = 0
 
@@ -148,12 +149,18 @@ class Child:
                 self._recover(error, failures)
             except Exception:
                 failures += 1
+                self._is_unsure = True
                 logger.exception("The I/O thread of %s stumbled; it goes on", self.owner)
                 time.sleep(min(0.1 * failures, LONGEST_BACKOFF))
         self.broker.close()
 
     def _turn(self) -> int:
         """One round: store, give back what waits too long, claim. Returns how many jobs came."""
+        if self._is_unsure:
+            # In this order: a job moves from the consumer to the ledger.
+            known = self.consumer.known() | self.ledger.known()
+            self.broker.forget_claims(self.owner, but=known)
+            self._is_unsure = False
         self.ledger.commit()
         if self.consumer.stopping or self.consumer.is_stuck() or not self._is_fresh():
             self.consumer.release()
@@ -212,6 +219,7 @@ class Child:
 
     def _recover(self, error: Exception, failures: int) -> None:
         """Forget the connection and try again, a little later at each failure."""
+        self._is_unsure = True
         delay = random.uniform(0, min(0.05 * 2 ** min(failures, 10), LONGEST_BACKOFF))
         logger.warning("The store did not answer, next try in %.1f s: %s", delay, error)
         with contextlib.suppress(Exception):

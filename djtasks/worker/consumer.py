@@ -49,6 +49,7 @@ class Consumer:
         self._wake = wake
         self._changed = threading.Condition()
         self._waiting: deque[Delivery] = deque()
+        self._running: Delivery | None = None
         self._running_since: float | None = None
         self._seconds: float | None = None  # moving average of run times
         self._discovered = 0.0
@@ -63,7 +64,7 @@ class Consumer:
             while not self.stopping:
                 if self._waiting and self._is_fresh():
                     self._running_since = time.monotonic()
-                    delivery = self._waiting.popleft()
+                    delivery = self._running = self._waiting.popleft()
                     break
                 self._changed.wait(timeout=1.0)
             else:
@@ -74,7 +75,7 @@ class Consumer:
 
     def done(self, seconds: float) -> None:
         """The job that `next` gave has ended after `seconds`."""
-        self._running_since = None
+        self._running = self._running_since = None
         before = self._seconds
         self._seconds = seconds if before is None else before + _RECENT * (seconds - before)
 
@@ -98,6 +99,11 @@ class Consumer:
         """Make `next` look again, after `stopping` was set."""
         with self._changed:
             self._changed.notify_all()
+
+    def known(self) -> set[str]:
+        """The ids of what waits and what runs here."""
+        with self._changed:
+            return {each.id for each in (*self._waiting, *([self._running] if self._running else []))}
 
     def ahead(self) -> int:
         """How many jobs will start within `AHEAD` seconds at the measured run time; at least one."""

@@ -103,6 +103,8 @@ class Keeper:
             self._failures = 0
         except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
             self._failures += 1
+            if self._failures == 1:
+                self._losses.append(Loss(self.owner, known=False))  # a rescue's answer may have got lost
             self._workers.restart()
             self._owners.restart()
             if self._failures in (1, 10, 100):

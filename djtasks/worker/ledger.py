@@ -82,6 +82,11 @@ class Ledger:
         """How many outcomes are not stored yet."""
         return len(self._gathered) + self._writing
 
+    def known(self) -> set[str]:
+        """The ids of the jobs whose outcomes are not stored yet. Not for use during a commit."""
+        with self._room:
+            return {each.delivery.id for each in self._gathered}
+
     def next_mark(self) -> float | None:
         """Seconds until the row of a running job is to say STARTED; None if none is."""
         waits = [each.since + MARK_AFTER - time.monotonic() for each in list(self._begun.values()) if not each.marked]

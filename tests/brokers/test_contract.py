@@ -168,6 +168,15 @@ def test_a_release_by_one_that_lost_the_lease_does_nothing(broker):
     assert claim(broker) == []
 
 
+def test_a_worker_gives_back_what_it_does_not_know_to_have_claimed(broker):
+    broker.enqueue([message(id="known"), message(id="unknown"), message(id="other")])
+    claim(broker, worker="one", limit=2)
+    claim(broker, worker="two")
+    assert broker.forget_claims("one", but={"known"}) == 1
+    (again,) = claim(broker, worker="three")
+    assert (again.id, again.losses, again.token) == ("unknown", 0, 2)
+
+
 def test_a_rescheduled_job_is_replaced_under_its_id(broker):
     broker.enqueue([message(id="x", args="[1]", priority=3)])
     (delivery,) = claim(broker)

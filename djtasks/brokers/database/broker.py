@@ -58,6 +58,11 @@ class DatabaseBroker(Broker):
         with _errors_named():
             return statements.claim(self.connection, queue, limit, worker, refused)
 
+    def forget_claims(self, worker: str, *, but: Collection[str]) -> int:
+        with _errors_named():
+            unknown = Job.objects.running().filter(worker=worker).exclude(pk__in=but)
+            return int(unknown.update(state=states.PENDING, worker="", started_at=None))
+
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
         with _errors_named(), self._atomic():
             now = statements.now(self.connection)

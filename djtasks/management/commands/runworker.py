@@ -106,7 +106,8 @@ class Command(BaseCommand):
 def worker_options(given: dict[str, Any]) -> WorkerOptions:
     """What the command line says, completed by the settings. Raises ImproperlyConfigured."""
     get_broker()
-    pool = pools.pool(given["pool"] or settings.WORKER_POOL, given["concurrency"] or settings.WORKER_CONCURRENCY)
+    concurrency = settings.WORKER_CONCURRENCY if given["concurrency"] is None else given["concurrency"]
+    pool = pools.pool(given["pool"] or settings.WORKER_POOL, concurrency)
     ahead = given["prefetch_multiplier"]
     if ahead is None and isinstance(settings.WORKER_PREFETCH_MULTIPLIER, int):
         ahead = settings.WORKER_PREFETCH_MULTIPLIER
