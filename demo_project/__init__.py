@@ -1,0 +1,1 @@
+"""A small web shop whose slow work is done by djtasks."""
