@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -14,5 +17,8 @@ class DjtasksConfig(AppConfig):
     def ready(self) -> None:
         """Find the tasks of all installed apps, so that callers and workers know the same ones."""
         from djtasks import checks, mail, registry  # noqa: F401 - models may load only now
+        from djtasks.worker import beside_runserver
 
         registry.autodiscover()
+        if beside_runserver.is_wanted(sys.argv, dict(os.environ)):
+            beside_runserver.start()

@@ -12,6 +12,7 @@ from django.conf import settings as django_settings
 from django.db import connections
 from django.test.utils import setup_databases, teardown_databases
 
+from djtasks import registry
 from djtasks.brokers import get_broker
 from djtasks.models import Job, Queue, Worker
 from tests import servers
@@ -54,6 +55,12 @@ def database(request, settings, django_db_setup, django_db_blocker):
 
 
 @pytest.fixture
+def own_tasks(monkeypatch):
+    """Tasks that a test declares are forgotten after it."""
+    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+
+
+@pytest.fixture
 def broker(database):
     """A broker of each kind in turn. Other brokers join here."""
     return get_broker()
@@ -91,6 +98,16 @@ class WorkerProcess:
         return self.process.wait(seconds)
 
 
+def worker_environment(djtasks_settings):
+    """The environment of a process that works on the test's databases with these settings."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DJTASKS_TEST_SETTINGS": json.dumps(djtasks_settings),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
 @pytest.fixture
 def start_worker(database, settings, tmp_path):
     """Start real workers on the test's database: `start_worker("-c", "2", DJTASKS_SETTING=…)`."""
@@ -98,13 +115,7 @@ def start_worker(database, settings, tmp_path):
 
     def start(*arguments, env=None, wait=True, **djtasks_settings):
         chosen = {**settings.DJTASKS, "WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0, **djtasks_settings}
-        environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "DJTASKS_TEST_SETTINGS": json.dumps(chosen),
-            "PYTHONPATH": str(ROOT),
-            **(env or {}),
-        }
+        environment = worker_environment(chosen) | (env or {})
         log = tmp_path / f"worker{len(started)}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(

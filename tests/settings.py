@@ -68,6 +68,7 @@ DATABASES = {
 }
 
 SECRET_KEY = "only for tests"
+ALLOWED_HOSTS = ["*"]
 USE_TZ = os.environ.get("DJTASKS_TEST_USE_TZ", "1") == "1"
 TIME_ZONE = "Europe/Berlin"
 LANGUAGE_CODE = "en"

@@ -14,6 +14,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections, reset_queries
@@ -31,6 +32,7 @@ from djtasks.worker.slots import Slots
 
 logger = logging.getLogger("djtasks.worker")
 
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 FIRST_PAUSE: Final = 0.002  # seconds between two looks into the queues, doubled while they are empty, up to
 LONGEST_PAUSE: Final = 1.0  # where a descriptor tells of new jobs
 LONGEST_BLIND_PAUSE: Final = 0.1  # where nothing does
@@ -229,6 +231,12 @@ class Child:
 
 def run_child(child: Child) -> None:
     """Run `child` as the process that it was forked for: signals, then work, then the end of the process."""
-    signal.signal(signal.SIGTERM, child.stop)
-    signal.signal(signal.SIGINT, child.stop)
+    take_signals(child.stop)
     child.run()
+
+
+def take_signals(handler: Callable[[int, Any], None]) -> None:
+    """Let `handler` take the signals that ask for a stop, those too that came while they were blocked."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -26,7 +26,7 @@ from django.db import connections
 
 from djtasks import signals
 from djtasks.conf import settings
-from djtasks.worker.child import Child, run_child
+from djtasks.worker.child import STOP_SIGNALS, Child, run_child, take_signals
 from djtasks.worker.keeper import Keeper, run_keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -149,8 +149,8 @@ class Supervisor:
         def say(word: dict[str, Any]) -> None:
             os.write(sink, json.dumps(word).encode() + b"\n")
 
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: None)  # it stops when the supervisor says so, after the children
+        # It stops when the supervisor says so, after the children.
+        take_signals(lambda *_: None)
         run_keeper(Keeper(self._worker, number, self.slots, self.options, say), source)
 
     def _fork_child(self, index: int) -> None:
@@ -164,8 +164,11 @@ class Supervisor:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal that comes before the new process has its own handlers would end in a copy of ours, unheard.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             return pid
         code = 1
         try:

@@ -1,6 +1,5 @@
 """`manage.py runworker`, as a real process, on each database."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from django.db import connections
 from djtasks import control, send_task, states
 from djtasks.models import Job, Worker
 from tests import servers, tasks
-from tests.conftest import ROOT
+from tests.conftest import worker_environment
 from tests.proxy import Proxy
 from tests.waiting import wait_until
 
@@ -286,12 +285,7 @@ def test_a_worker_ends_with_the_process_that_holds_its_pipe(database, settings):
     source, sink = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "django", "runworker", "-c", "1", "--parent-pipe", str(source)],
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "DJTASKS_TEST_SETTINGS": json.dumps(settings.DJTASKS),
-            "PYTHONPATH": str(ROOT),
-        },
+        env=worker_environment(settings.DJTASKS),
         pass_fds=[source],
         stdout=subprocess.DEVNULL,
     )
@@ -366,3 +360,11 @@ def proxied(alias):
     kind = alias
     url = os.environ[servers.variable(kind)].replace(f":{server['PORT']}", f":{proxy.port}")
     return proxy, {servers.variable(kind): url}
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("turn", range(5))
+def test_a_stop_that_comes_while_the_children_are_born_is_heard(start_worker, turn):
+    worker = start_worker("-c", "8", wait=False)
+    wait_until(lambda: len(worker.children()) > turn)
+    assert worker.stop() == 0
