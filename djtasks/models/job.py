@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
@@ -185,7 +185,7 @@ class Job(models.Model):
     options = models.TextField(_("options"), default="{}")
     version = models.SmallIntegerField(default=1, db_default=1, editable=False)
 
-    objects = AppManager["Job"].from_queryset(JobQuerySet)()
+    objects = AppManager.from_queryset(JobQuerySet)()
 
     class Meta:
         verbose_name = _("job")
@@ -224,7 +224,7 @@ class Job(models.Model):
         """Attempts before the current one, oldest first: token, worker, start, seconds, ending, error."""
         try:
             return list(json.loads(self.attempts or "[]"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise MalformedMessage(f"attempts of job {self.id}: {error}") from error
 
     def all_attempts(self) -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ def with_attempt(attempts: str | None, attempt: dict[str, Any]) -> str:
     """The JSON list `attempts` with one more, bounded to the newest `MAX_ATTEMPTS_KEPT`."""
     try:
         earlier = json.loads(attempts or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         earlier = []
     return json.dumps([*earlier, attempt][-MAX_ATTEMPTS_KEPT:], separators=(",", ":"))
 
@@ -303,7 +303,7 @@ class JobGroup(models.Model):
     created_at = UTCDateTimeField(_("created at"), default=utc_now)
     finished_at = UTCDateTimeField(_("finished at"), null=True)
 
-    objects: AppManager[JobGroup] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("group")
@@ -321,7 +321,7 @@ class Outbox(models.Model):
     message = models.TextField()
     created_at = UTCDateTimeField(default=utc_now, db_index=True)
 
-    objects: AppManager[Outbox] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("unsent message")

@@ -1,0 +1,24 @@
+"""The app in the Django admin: on the default site by itself, on any other by `register`."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.admin import AdminSite
+
+from djtasks.admin.job import JobAdmin
+from djtasks.admin.worker import QueueAdmin, WorkerAdmin
+from djtasks.models import Job, Queue, Worker
+
+__all__ = ["JobAdmin", "QueueAdmin", "WorkerAdmin", "register"]
+
+_ADMINS = {Job: JobAdmin, Queue: QueueAdmin, Worker: WorkerAdmin}
+
+
+def register(site: AdminSite) -> None:
+    """Show jobs, queues and workers on `site`; a model that is registered there already stays as it is."""
+    for model, model_admin in _ADMINS.items():
+        if not site.is_registered(model):
+            site.register(model, model_admin)
+
+
+register(admin.site)

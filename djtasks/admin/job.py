@@ -1,0 +1,287 @@
+"""Jobs in the admin: the list, the page of one job, and what may be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from djtasks.admin import actions, listing, page
+from djtasks.admin.actions import JobAction
+from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.models import Job
+
+LONGEST_SUMMARY = 100  # jobs that a confirmation names
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """Nothing is added or changed by hand."""
+
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    class Media:
+        css: ClassVar[dict[str, list[str]]] = {"all": ["djtasks/admin.css"]}
+        js: ClassVar[list[str]] = ["djtasks/admin.js"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def url(self, name: str, *args: str) -> str:
+        """The address of a page of this model on this admin site."""
+        return reverse(
+            f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}",
+            args=[quote(each) for each in args],
+            current_app=self.admin_site.name,
+        )
+
+
+class JobAdmin(ReadOnlyAdmin):
+    list_display = (
+        "shown_state",
+        "shown_task",
+        "shown_queue",
+        "shown_priority",
+        "enqueued",
+        "started",
+        "finished",
+        "shown_run_time",
+        "shown_worker",
+    )
+    list_display_links = ("shown_task",)
+    list_filter = (
+        listing.StateFilter,
+        listing.EnqueuedFilter,
+        listing.QueueFilter,
+        listing.TaskFilter,
+        listing.WorkerFilter,
+    )
+    list_per_page = 50
+    sortable_by = ()
+    ordering = ("-id",)
+    search_fields = ("id", "task")
+    search_help_text = gettext_lazy("An id or its beginning, or a task")
+    paginator = listing.CappedPaginator
+    actions = (actions.RETRY.choice, actions.CANCEL.choice, actions.DELETE.choice)
+    change_list_template = "admin/djtasks/job/change_list.html"
+    change_form_template = "admin/djtasks/job/change_form.html"
+
+    # The list
+
+    @admin.display(description=gettext_lazy("state"))
+    def shown_state(self, job: Job) -> SafeString:
+        return state_pill(job)
+
+    @admin.display(description=gettext_lazy("task"))
+    def shown_task(self, job: Job) -> SafeString:
+        module, _dot, name = job.task.rpartition(".")
+        return format_html('{} <span class="djtasks-module">{}</span>', name, module)
+
+    @admin.display(description=gettext_lazy("queue"))
+    def shown_queue(self, job: Job) -> str:
+        return job.queue
+
+    @admin.display(description=gettext_lazy("priority"))
+    def shown_priority(self, job: Job) -> int:
+        return job.priority
+
+    @admin.display(description=gettext_lazy("enqueued"))
+    def enqueued(self, job: Job) -> str:
+        return age(job.created_at)
+
+    @admin.display(description=gettext_lazy("started"))
+    def started(self, job: Job) -> str:
+        return age(job.started_at)
+
+    @admin.display(description=gettext_lazy("finished"))
+    def finished(self, job: Job) -> str:
+        return age(job.finished_at)
+
+    @admin.display(description=gettext_lazy("run time"))
+    def shown_run_time(self, job: Job) -> str:
+        return run_time(job)
+
+    @admin.display(description=gettext_lazy("worker"))
+    def shown_worker(self, job: Job) -> str:
+        return getattr(job, "worker_name", job.worker) or NOTHING
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[listing.JobChangeList]:
+        return listing.JobChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return listing.search(queryset, search_term), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return lookup in listing.LOOKUPS
+
+    # The page of one job
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        job = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        if job is None:
+            return self._missing(request, object_id)
+        request.current_app = self.admin_site.name  # as Django's own views do
+        context = {**self._context(request), **self._context_of(request, job), **(extra_context or {})}
+        return TemplateResponse(request, self.change_form_template, context)
+
+    def _context(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": self.has_view_permission(request),
+            "changelist_url": self.url("changelist"),
+        }
+
+    def _context_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
+        may_read = request.user.has_perm("djtasks.view_job_arguments")
+        attempts, raw_attempts = page.attempts(job, with_errors=may_read)
+        relatives = page.relatives(job)
+        return {
+            "title": _("Job"),
+            "original": job,
+            "job": job,
+            "pill": state_pill(job),
+            "facts": page.facts(job),
+            "private": page.private(job) if may_read else None,
+            "attempts": attempts,
+            "raw_attempts": raw_attempts,
+            "relatives": relatives,
+            "relations": self._relations(job, relatives),
+            "children": [(each, self.url("change", each.pk), state_pill(each)) for each in relatives.children],
+            "buttons": [
+                (each, self.url(each.name, job.pk))
+                for each in actions.ALL
+                if each.fits(job) and each.is_allowed(request)
+            ],
+            "history_url": self.url("history", job.pk),
+        }
+
+    def _relations(self, job: Job, relatives: page.Relatives) -> list[tuple[str, str, str, str]]:
+        """Label, text, address and pill of the parent, the root and the group; '' for what there is none of."""
+        above = ((_("Parent"), job.parent_id, relatives.parent), (_("Root"), job.root_id, relatives.root))
+        relations = [
+            (label, str(row or pk), self.url("change", pk) if row else "", state_pill(row) if row else "")
+            for label, pk, row in above
+            if pk and pk != job.pk
+        ]
+        if job.group_id:
+            relations.append(
+                (_("Group"), job.group_id, f"{self.url('changelist')}?{urlencode({'group_id': job.group_id})}", "")
+            )
+        return relations
+
+    def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = _("There is no job %(id)s. Its row may have been deleted after RESULT_EXPIRES.")
+        self.message_user(request, text % {"id": unquote(object_id)}, messages.WARNING)
+        return HttpResponseRedirect(self.url("changelist"))
+
+    # What may be done
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return actions.RETRY.is_allowed(request)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return actions.CANCEL.is_allowed(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return actions.DELETE.is_allowed(request) and (obj is None or obj.is_finished)
+
+    @admin.action(description=gettext_lazy("Retry selected jobs"), permissions=["retry"])
+    def retry_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
+        return self._act_on_many(request, actions.RETRY, queryset)
+
+    @admin.action(description=gettext_lazy("Cancel selected jobs"), permissions=["revoke"])
+    def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
+        return self._act_on_many(request, actions.CANCEL, queryset)
+
+    @admin.action(description=gettext_lazy("Delete selected finished jobs"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
+        return self._act_on_many(request, actions.DELETE, queryset)
+
+    def get_urls(self) -> list[Any]:
+        return [
+            path(
+                f"<path:object_id>/{action.name}/",
+                self.admin_site.admin_view(partial(self.act_view, action=action)),
+                name=f"{self.opts.app_label}_{self.opts.model_name}_{action.name}",
+            )
+            for action in actions.ALL
+        ] + super().get_urls()
+
+    def act_view(self, request: HttpRequest, object_id: str, action: JobAction) -> HttpResponse:
+        """Ask whether to do it to one job; do it on POST."""
+        if not action.is_allowed(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        job = self.get_object(request, unquote(object_id))
+        if job is None:
+            return self._missing(request, object_id)
+        back = self.url("change", job.pk)
+        if request.method == "POST":
+            self._perform(request, action, [job.pk])
+            return HttpResponseRedirect(self.url("changelist") if action is actions.DELETE else back)
+        return self._ask(request, action, [job], back)
+
+    def _act_on_many(self, request: HttpRequest, action: JobAction, queryset: QuerySet[Job]) -> HttpResponse:
+        """Ask whether to do it to the selected jobs; do it once that is confirmed."""
+        if not action.is_allowed(request):
+            raise PermissionDenied
+        back = request.get_full_path()
+        jobs = list(queryset.order_by("-id")[: actions.MOST_AT_ONCE + 1])
+        if request.POST.get("confirmed"):
+            self._perform(request, action, [job.pk for job in jobs[: actions.MOST_AT_ONCE]])
+            return HttpResponseRedirect(back)
+        return self._ask(request, action, jobs, back)
+
+    def _perform(self, request: HttpRequest, action: JobAction, ids: Sequence[str]) -> None:
+        try:
+            count = action.perform(request, ids)
+        except BrokerUnavailable as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        self.message_user(request, action.done % count, messages.SUCCESS if count else messages.WARNING)
+
+    def _ask(self, request: HttpRequest, action: JobAction, jobs: list[Job], back: str) -> HttpResponse:
+        is_too_many = len(jobs) > actions.MOST_AT_ONCE
+        jobs = jobs[: actions.MOST_AT_ONCE]
+        touched = [job for job in jobs if action.fits(job)]
+        rest = len(jobs) - len(touched)
+        request.current_app = self.admin_site.name
+        context = {
+            **self._context(request),
+            "title": action.title,
+            "original": action.title,
+            "action": action,
+            "touched": [(job, state_pill(job), age(job.created_at)) for job in touched[:LONGEST_SUMMARY]],
+            "ids": [job.pk for job in touched],
+            "unnamed": max(0, len(touched) - LONGEST_SUMMARY),
+            "left_alone": action.left_alone % rest if rest else "",
+            "most_at_once": actions.MOST_AT_ONCE if is_too_many else None,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "back_url": back,
+        }
+        return TemplateResponse(request, "admin/djtasks/job/confirm.html", context)

@@ -1,0 +1,232 @@
+"""What the page of one job shows; whatever stands in the row, the page can be shown."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+
+from djtasks import encoding, registry
+from djtasks.admin.listing import worker_names
+from djtasks.admin.presentation import LOOKS, NOTHING, duration, exact_and_age, pill, pretty, run_time, shortened
+from djtasks.exceptions import MalformedMessage
+from djtasks.masking import masked, masked_arguments, masked_text, positional_names
+from djtasks.models import Job
+
+MOST_RELATIVES: Final = 50  # children that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument. `name` is its parameter; '' where nobody knows."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of the job, as text."""
+
+    number: str
+    worker: str
+    start: Any
+    seconds: str
+    ending: str
+    error: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the job is; `total` is None where that cannot be told from what the task said."""
+
+    text: str
+    done: float = 0
+    total: float | None = None
+
+
+@dataclass(slots=True)
+class Private:
+    """What only those see who may see arguments. '' and [] where there is nothing."""
+
+    arguments: list[Argument] = field(default_factory=list)
+    raw_arguments: str = ""  # instead of `arguments`, if they cannot be read
+    result: str = ""
+    message: str = ""
+    traceback: str = ""
+    progress: Progress | None = None
+    headers: str = ""
+    options: str = ""
+
+
+def private(job: Job) -> Private:
+    """Arguments, result and all else that may hold data of the site's users, masked."""
+    shown = Private(
+        result=_readable(job.result),
+        message=shortened(job.exception_message or ""),
+        traceback=job.traceback or "",
+        progress=_progress(job.meta),
+        headers=_readable(job.headers, empty="{}"),
+        options=_readable(job.options, empty="{}"),
+    )
+    try:
+        shown.arguments = _arguments(job)
+    except MalformedMessage:
+        shown.raw_arguments = shortened(masked_text(f"{job.args}\n{job.kwargs}"))
+    return shown
+
+
+def _arguments(job: Job) -> list[Argument]:
+    args, kwargs = job.arguments()
+    signature = _signature(job.task)
+    names = positional_names(len(args), signature)
+    args, kwargs = masked_arguments(args, kwargs, signature)
+    positional = [Argument(name or "", pretty(value)) for name, value in zip(names, args, strict=True)]
+    return [*positional, *(Argument(name, pretty(value)) for name, value in kwargs.items())]
+
+
+def _signature(name: str) -> inspect.Signature | None:
+    task = registry.find(name)
+    try:
+        return inspect.signature(task.run) if task else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _readable(text: str | None, empty: str | None = None) -> str:
+    if text is None or text == empty:
+        return ""
+    try:
+        return pretty(masked(encoding.decode(text, fetch=False)))
+    except MalformedMessage:
+        return shortened(masked_text(text))
+
+
+def _progress(text: str | None) -> Progress | None:
+    if not text:
+        return None
+    try:
+        meta = encoding.decode(text, fetch=False)
+    except MalformedMessage:
+        return Progress(_readable(text))
+    progress = Progress(pretty(masked(meta)))
+    if isinstance(meta, dict):
+        progress.done, progress.total = _fraction(meta)
+    return progress
+
+
+def _fraction(meta: dict[Any, Any]) -> tuple[float, float | None]:
+    """The numbers under the names that progress usually has."""
+    fractions = ((meta.get("current"), meta.get("total")), (meta.get("done"), meta.get("total")))
+    for done, total in (*fractions, (meta.get("percent"), 100)):
+        if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
+            return done, total
+    return 0, None
+
+
+def attempts(job: Job, with_errors: bool) -> tuple[list[Attempt], str]:
+    """The job's runs, oldest first, and the raw text instead if they cannot be read.
+
+    What an error says may hold arguments: without `with_errors` only its class is given.
+    """
+    try:
+        entries = job.all_attempts()
+    except MalformedMessage:
+        entries = [None]  # type: ignore[list-item]
+    if not all(isinstance(entry, dict) for entry in entries):
+        return [], shortened(masked_text(job.attempts or "")) if with_errors else _("They cannot be read.")
+    names = worker_names(str(entry.get("worker") or "") for entry in entries)
+    return [_attempt(entry, names, with_errors) for entry in entries], ""
+
+
+def _attempt(entry: dict[str, Any], names: dict[str, str], with_errors: bool) -> Attempt:
+    worker = str(entry.get("worker") or "")
+    error = str(entry.get("error") or "")
+    seconds = entry.get("seconds")
+    ending = str(entry.get("ending") or "")
+    return Attempt(
+        number=str(entry.get("token", "")),
+        worker=names.get(worker, worker) or NOTHING,
+        start=exact_and_age(_moment(entry.get("start"))),
+        seconds=duration(seconds) if isinstance(seconds, (int, float)) else NOTHING,
+        ending=pill(ending, "failure" if ending == "LOST" else LOOKS.get(ending, "waiting")) if ending else "",
+        error=error if with_errors else error.partition(":")[0],
+    )
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """Jobs that belong to this one; only those whose rows are still there have a row."""
+
+    parent: Job | None
+    root: Job | None
+    children: list[Job]
+    has_more_children: bool
+
+
+def relatives(job: Job) -> Relatives:
+    """Parent, root and children, without their big texts."""
+    columns = ("id", "task", "state", "custom_state")
+    above = {pk for pk in (job.parent_id, job.root_id) if pk and pk != job.pk}
+    found = {each.pk: each for each in Job.objects.filter(pk__in=above).only(*columns)} if above else {}
+    children = list(Job.objects.filter(parent_id=job.pk).only(*columns).order_by("id")[: MOST_RELATIVES + 1])
+    return Relatives(
+        parent=found.get(job.parent_id or ""),
+        root=found.get(job.root_id or ""),
+        children=children[:MOST_RELATIVES],
+        has_more_children=len(children) > MOST_RELATIVES,
+    )
+
+
+def facts(job: Job) -> list[tuple[str, Any]]:
+    """What there is to say about the job in a line each: label and value."""
+    worker = worker_names([job.worker]).get(job.worker, "")
+    return [
+        (_("Id"), format_html("<code>{}</code>", job.pk)),
+        (_("Queue"), job.queue),
+        (_("Priority"), job.priority),
+        (_("Worker"), format_html('{} <span class="djtasks-quiet">{}</span>', worker, job.worker) or NOTHING),
+        (_("Run time"), run_time(job)),
+        *_times(job),
+        *_counters(job),
+        *_origins(job),
+    ]
+
+
+def _times(job: Job) -> Iterable[tuple[str, Any]]:
+    times: tuple[tuple[str, datetime | None], ...] = (
+        (_("Enqueued"), job.created_at),
+        (_("Due"), job.run_at),
+        (_("Started"), job.started_at),
+        (_("Finished"), job.finished_at),
+        (_("Expires"), job.expires_at),
+    )
+    return [(label, exact_and_age(moment)) for label, moment in times if moment]
+
+
+def _counters(job: Job) -> Iterable[tuple[str, Any]]:
+    counters = (
+        (_("Claims"), job.token),
+        (_("Retries"), job.retries),
+        (_("Lost with their process"), job.losses),
+        (_("Refused as unknown"), job.refusals),
+    )
+    return [(label, count) for label, count in counters if count]
+
+
+def _origins(job: Job) -> Iterable[tuple[str, Any]]:
+    origins = ((_("Enqueued by"), job.enqueued_by), (_("Schedule"), job.periodic_task))
+    return [(label, text) for label, text in origins if text]

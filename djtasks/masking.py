@@ -1,0 +1,67 @@
+"""What people may read of arguments and results: values with a sensitive name stand as `MASK`.
+
+A name is sensitive if it contains one of `TASK_SENSITIVE_ARGUMENTS`, in whatever case.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from djtasks.conf import settings
+
+MASK: Final = "********"
+DEEPEST: Final = 50  # levels that are searched; what lies below is masked unseen
+
+
+def is_sensitive(name: object) -> bool:
+    """Whether a value of that name is not for people's eyes."""
+    lowered = str(name).lower()
+    return any(word.lower() in lowered for word in settings.TASK_SENSITIVE_ARGUMENTS)
+
+
+def masked(value: Any, depth: int = 0) -> Any:
+    """`value` with the values of sensitive dict keys masked, however deep; containers are copied."""
+    if depth > DEEPEST:
+        return MASK
+    if isinstance(value, Mapping):
+        return {key: MASK if is_sensitive(key) else masked(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [masked(each, depth + 1) for each in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+
+
+def masked_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], signature: inspect.Signature | None = None
+) -> tuple[list[Any], dict[str, Any]]:
+    """A call's arguments, masked; by `signature`, the task's if it is known, also those without a name of their own."""
+    names = positional_names(len(args), signature)
+    positional = [
+        MASK if name is not None and is_sensitive(name) else masked(value)
+        for name, value in zip(names, args, strict=True)
+    ]
+    return positional, masked(kwargs)
+
+
+def positional_names(count: int, signature: inspect.Signature | None) -> list[str | None]:
+    """The parameters that `count` positional arguments go to; None for each that fits none."""
+    if signature is None:
+        return [None] * count
+    parameters = signature.parameters.values()
+    names = [each.name for each in parameters if each.kind in _POSITIONAL][:count]
+    rest = next((each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    return [*names, *[rest] * (count - len(names))]
+
+
+def masked_text(text: str) -> str:
+    """Text in which no names can be told from values: masked as a whole if it contains a sensitive word."""
+    lowered = text.lower()
+    words = [word.lower() for word in settings.TASK_SENSITIVE_ARGUMENTS]
+    as_json = [json.dumps(word)[1:-1] for word in words]
+    return MASK if any(word in lowered for word in (*words, *as_json)) else text
+
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
