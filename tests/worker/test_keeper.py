@@ -1,0 +1,135 @@
+"""The keeper's own judgement: who is lost, and what is pruned."""
+
+from datetime import timedelta
+
+import pytest
+
+from djtasks import states
+from djtasks.models import Job, JobGroup, Worker
+from djtasks.models.fields import utc_now
+from djtasks.worker import keeper as keeper_module
+from djtasks.worker.keeper import Keeper, Watch
+from djtasks.worker.options import WorkerOptions
+from djtasks.worker.slots import Slots
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A monotonic clock that the test sets."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+        sleep = staticmethod(lambda seconds: None)
+
+    clock = Clock()
+    monkeypatch.setattr(keeper_module, "time", clock)
+    return clock
+
+
+def looks(watch, clock, standing, seconds, step=1.0):
+    """Look once a `step` for `seconds`; the last answer."""
+    found = []
+    for _ in range(int(seconds / step)):
+        clock.now += step
+        found = watch.look(standing)
+    return found
+
+
+def test_one_that_does_not_move_is_lost_after_the_patience(clock):
+    watch = Watch(10.0)
+    assert looks(watch, clock, {"a": 1}, 10) == []
+    assert looks(watch, clock, {"a": 1}, 1) == ["a"]
+
+
+def test_one_that_moves_is_not(clock):
+    watch = Watch(10.0)
+    for beat in range(30):
+        assert looks(watch, clock, {"a": beat}, 1) == []
+
+
+def test_a_gap_in_looking_restarts_the_watch(clock):
+    watch = Watch(10.0)
+    looks(watch, clock, {"a": 1}, 8)
+    clock.now += 60.0
+    assert watch.look({"a": 1}) == []
+    assert looks(watch, clock, {"a": 1}, 9) == []
+
+
+def test_an_error_restarts_the_watch(clock):
+    watch = Watch(10.0)
+    looks(watch, clock, {"a": 1}, 9)
+    watch.restart()
+    assert looks(watch, clock, {"a": 1}, 9) == []
+
+
+def test_one_that_left_is_forgotten(clock):
+    watch = Watch(10.0)
+    looks(watch, clock, {"a": 1}, 9)
+    watch.look({})
+    assert looks(watch, clock, {"a": 1}, 9) == []
+
+
+@pytest.fixture
+def keeper(database):
+    return Keeper("w", 0, Slots(1), WorkerOptions(hostname="here"), say=lambda word: None)
+
+
+def finished_job(days_ago, **fields):
+    return Job.objects.create(
+        task="some.task",
+        queue="default",
+        state=fields.pop("state", states.SUCCESS),
+        finished_at=utc_now() - timedelta(days=days_ago),
+        **fields,
+    )
+
+
+def test_what_has_expired_is_pruned_and_nothing_else(keeper, monkeypatch):
+    monkeypatch.setattr(keeper_module, "PRUNE_BATCH", 2)
+    for number in range(5):
+        finished_job(8, id=f"old {number}", state=states.FAILURE if number % 2 else states.SUCCESS)
+    finished_job(6, id="young")
+    Job.objects.create(id="waiting", task="some.task", queue="default", created_at=utc_now() - timedelta(days=99))
+    assert keeper.prune() == 5
+    assert set(Job.objects.values_list("pk", flat=True)) == {"young", "waiting"}
+
+
+def test_nothing_is_pruned_when_results_never_expire(keeper, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "RESULT_EXPIRES": None}
+    finished_job(999, id="old")
+    assert keeper.prune() == 0
+
+
+def test_members_of_an_unfinished_group_are_not_pruned(keeper, database):
+    JobGroup.objects.create(id="open", size=2, remaining=1)
+    JobGroup.objects.create(id="closed", size=1, remaining=0)
+    try:
+        finished_job(8, id="kept", group_id="open")
+        finished_job(8, id="gone", group_id="closed")
+        assert keeper.prune() == 1
+        assert Job.objects.filter(pk="kept").exists()
+    finally:
+        JobGroup.objects.all().delete()
+
+
+def test_a_keeper_registers_its_worker_and_beats_for_it(keeper):
+    keeper.turn()
+    worker = Worker.objects.get(pk="w")
+    assert (worker.hostname, worker.beat, worker.is_live) == ("here", 1, True)
+    assert keeper.slots.beat_age() < 5
+    keeper.finish()
+    assert not Worker.objects.get(pk="w").is_live
+
+
+def test_a_keeper_whose_worker_was_declared_lost_says_so(database):
+    words = []
+    keeper = Keeper("w", 0, Slots(1), WorkerOptions(), say=words.append)
+    keeper.turn()
+    Worker.objects.filter(pk="w").update(lost_at=utc_now())
+    keeper._next.clear()
+    keeper.turn()
+    assert {"lost": "w"} in words

@@ -1,0 +1,232 @@
+"""The ledger: what is recorded once, what is not ours any more, and what the database refuses."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from django.db import OperationalError, connections
+
+from djtasks import publish, states
+from djtasks.brokers.base import Loss
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.message import Failure, Message, Outcome, new_id
+from djtasks.models import Job
+from djtasks.worker import ledger as ledger_module
+from djtasks.worker.ledger import MOST_WAITING, Ledger
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def ledger(broker):
+    return Ledger(broker, "w.1")
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The follow-ups that go through the one door in."""
+    messages = []
+    real = publish.publish
+    monkeypatch.setattr(publish, "publish", lambda batch: (messages.extend(batch), real(batch)))
+    return messages
+
+
+def claimed(broker, count=1, worker="w.1", **fields):
+    broker.enqueue([Message(id=new_id(), task="some.task", **fields) for _ in range(count)])
+    return broker.claim("default", limit=count, worker=worker)
+
+
+def success(delivery, **fields):
+    return Outcome(delivery=delivery, state=states.SUCCESS, result="1", seconds=0.5, **fields)
+
+
+def follow_up():
+    return Message(id=new_id(), task="next.task", queue="later")
+
+
+def row(delivery):
+    return Job.objects.get(pk=delivery.id)
+
+
+def test_outcomes_are_recorded_in_one_go(broker, ledger):
+    deliveries = claimed(broker, 30)
+    for delivery in deliveries:
+        ledger.record(success(delivery))
+    assert ledger.pending == 30
+    assert ledger.commit() == 30
+    assert ledger.pending == 0
+    assert set(Job.objects.values_list("state", "result", "worker", "token")) == {("SUCCESS", "1", "w.1", 1)}
+
+
+def test_times_of_a_run_are_told_by_its_row(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery))
+    ledger.commit()
+    job = row(delivery)
+    assert job.seconds == 0.5
+    assert abs((job.finished_at - job.started_at).total_seconds() - 0.5) < 0.01
+    assert job.created_at <= job.finished_at
+
+
+def test_what_follows_is_sent_with_the_outcome(broker, ledger, sent):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery, follow_ups=(follow_up(),)))
+    ledger.commit()
+    assert [(each.task, each.check) for each in sent] == [("next.task", False)]
+    assert len(broker.claim("later", limit=9, worker="w.2")) == 1
+
+
+def test_an_outcome_whose_commit_was_not_answered_is_recognised(broker, ledger, sent):
+    (delivery,) = claimed(broker)
+    outcome = success(delivery, follow_ups=(follow_up(),))
+    ledger.record(outcome)
+    ledger.commit()
+    finished_at = row(delivery).finished_at
+    ledger.record(outcome)
+    ledger.commit()
+    assert [each.check for each in sent] == [False, True]
+    assert row(delivery).finished_at == finished_at
+    assert len(broker.claim("later", limit=9, worker="w.2")) == 1
+
+
+def test_an_outcome_of_a_run_that_was_replaced_is_dropped_with_all_that_follows(broker, ledger, sent, caplog):
+    (delivery,) = claimed(broker)
+    broker.rescue([Loss("w.1", started=(delivery.id, 1))], rescuer="k")
+    (again,) = broker.claim("default", limit=1, worker="w.2")
+    ledger.record(success(delivery, follow_ups=(follow_up(),)))
+    ledger.commit()
+    assert sent == []
+    assert row(delivery).state == states.RECEIVED
+    assert "belongs to another worker by now" in caplog.text
+    other = Ledger(broker, "w.2")
+    other.record(success(again))
+    other.commit()
+    assert (row(delivery).state, row(delivery).worker, row(delivery).token) == (states.SUCCESS, "w.2", 2)
+
+
+def test_the_first_terminal_outcome_is_final(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery))
+    ledger.commit()
+    ledger.record(replace(success(delivery), state=states.FAILURE, result=None, failure=Failure("E", "late")))
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).exception) == (states.SUCCESS, "")
+
+
+def test_foreign_outcomes_do_not_hold_up_the_others_of_a_batch(broker, ledger):
+    deliveries = claimed(broker, 5)
+    broker.release(deliveries[1:2])
+    for delivery in deliveries:
+        ledger.record(success(delivery))
+    ledger.commit()
+    assert [row(each).state for each in deliveries] == ["SUCCESS", "PENDING", "SUCCESS", "SUCCESS", "SUCCESS"]
+
+
+def test_a_retry_replaces_the_message_and_drops_the_lease_in_one_step(broker, ledger):
+    (delivery,) = claimed(broker)
+    following = replace(delivery.message, retries=1, args="[7]", countdown=60.0)
+    ledger.record(Outcome(delivery=delivery, state=states.RETRY, next=following, failure=Failure("E", "not yet")))
+    ledger.commit()
+    job = row(delivery)
+    assert (job.state, job.args, job.retries, job.worker, job.token) == (states.RETRY, "[7]", 1, "", 1)
+    assert (job.exception, job.exception_message) == ("E", "not yet")
+    assert [(each["ending"], each["worker"]) for each in job.earlier_attempts()] == [("RETRY", "w.1")]
+    ledger.record(Outcome(delivery=delivery, state=states.RETRY, next=following))
+    ledger.commit()
+    assert len(row(delivery).earlier_attempts()) == 1
+
+
+def test_a_retry_forgets_the_losses_but_never_lowers_the_token(broker, ledger):
+    (delivery,) = claimed(broker)
+    broker.rescue([Loss("w.1", started=(delivery.id, 1))], rescuer="k")
+    (again,) = broker.claim("default", limit=1, worker="w.1")
+    assert (again.losses, again.token) == (1, 2)
+    ledger.record(Outcome(delivery=again, state=states.RETRY, next=replace(again.message, retries=1)))
+    ledger.commit()
+    (third,) = broker.claim("default", limit=1, worker="w.1")
+    assert (third.losses, third.token) == (0, 3)
+
+
+def test_what_is_given_back_returns_to_its_queue(broker, ledger):
+    refused, rejected = claimed(broker, 2)
+    ledger.record(Outcome(delivery=refused, state=states.PENDING, delay=60, count="refusals"))
+    ledger.record(Outcome(delivery=rejected, state=states.REJECTED, delay=0, count="losses"))
+    ledger.commit()
+    assert (row(refused).state, row(refused).refusals) == (states.SCHEDULED, 1)
+    assert (row(rejected).state, row(rejected).losses) == (states.PENDING, 1)
+
+
+def test_a_plain_job_whose_result_nobody_wants_leaves_no_row(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery, forget=True))
+    ledger.commit()
+    assert not Job.objects.exists()
+
+
+def test_an_outcome_that_the_database_refuses_fails_alone(broker, ledger, database):
+    if database == "default":
+        pytest.skip("SQLite takes a text of any length")
+    deliveries = claimed(broker, 9)
+    too_long = Failure("E" * 300, "the column has 255 characters")
+    for number, delivery in enumerate(deliveries):
+        bad = replace(success(delivery), state=states.FAILURE, failure=too_long)
+        ledger.record(bad if number == 4 else success(delivery))
+    ledger.commit()
+    assert [row(each).state for each in deliveries] == ["SUCCESS"] * 4 + ["FAILURE"] + ["SUCCESS"] * 4
+    assert "DataError" in row(deliveries[4]).exception
+
+
+def test_outcomes_survive_a_store_that_does_not_answer(broker, ledger, monkeypatch):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery))
+
+    def refuse(*arguments):
+        raise OperationalError("the server has gone away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module.Job.objects.__class__, "record", refuse)
+        with pytest.raises(BrokerUnavailable, match="gone away"):
+            ledger.commit()
+    assert ledger.pending == 1
+    ledger.commit()
+    assert row(delivery).state == states.SUCCESS
+
+
+def test_recording_blocks_when_too_much_waits(broker, ledger):
+    deliveries = claimed(broker, MOST_WAITING + 1)
+    done = threading.Event()
+
+    def record_all():
+        for delivery in deliveries:
+            ledger.record(success(delivery))
+        done.set()
+
+    thread = threading.Thread(target=record_all)
+    thread.start()
+    wait_until(lambda: ledger.pending == MOST_WAITING)
+    assert not done.is_set()
+    ledger.commit()
+    assert done.wait(5)
+    thread.join()
+    ledger.commit()
+    assert Job.objects.filter(state=states.SUCCESS).count() == len(deliveries)
+
+
+def test_progress_and_start_are_written_only_by_who_holds_the_job(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    ledger.report(delivery, "PROGRESS", '{"done":1}')
+    wait_until(lambda: ledger.next_mark() == 0.0)
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).shown_state) == (states.STARTED, "PROGRESS")
+    broker.release([delivery])
+    ledger.report(delivery, "PROGRESS", '{"done":2}')
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).progress()) == (states.PENDING, {"done": 1})
+
+
+def test_a_plain_batch_costs_one_round_trip(broker, ledger, database, django_assert_num_queries):
+    for delivery in claimed(broker, 50):
+        ledger.record(success(delivery))
+    statements = {"postgresql": 1, "default": 3, "mariadb": 3}[database]  # elsewhere with BEGIN and COMMIT
+    with django_assert_num_queries(statements, connection=connections[database]):
+        ledger.commit()
