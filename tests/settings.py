@@ -55,7 +55,7 @@ def _on_server(kind: str, engine: str) -> dict[str, dict[str, object]]:
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": str(FILES / f"{SUFFIX}.sqlite3"),
+        "NAME": os.environ.get("DJTASKS_TEST_SQLITE", str(FILES / f"{SUFFIX}.sqlite3")),
         "OPTIONS": {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",

@@ -114,6 +114,11 @@ def leave_transaction_open(alias):
 
 
 @shared_task
+def leave_atomic_open(alias):
+    transaction.atomic(using=alias).__enter__()
+
+
+@shared_task
 def is_in_transaction(alias):
     return connections[alias].in_atomic_block or not transaction.get_autocommit(using=alias)
 

@@ -148,6 +148,11 @@ class Broker(ABC):
     def resume(self, queue: str) -> None:
         """End a pause."""
 
+    @property
+    def one_writer(self) -> bool:
+        """Whether the store takes one writer at a time, so that those of one worker had better queue up."""
+        return False
+
     def wakeable(self) -> int | None:
         """A file descriptor that becomes readable when a job may be ready, for a loop that waits for more; or None."""
         return None

@@ -7,13 +7,13 @@ for here, so that whoever calls sees no difference. All run on the connection th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,6 +24,7 @@ from djtasks.models.fields import as_parameter, as_utc
 
 VENDORS: Final = ("postgresql", "sqlite", "mysql")
 BATCH: Final = 500  # rows a statement where each row is spelled out
+BATCH_SIZE: Final = 4 * 1024 * 1024  # characters of such a statement; a server's max_allowed_packet may be 16 MiB
 _ROW: Final = re.compile(r"-- row\n(.*)\n-- end of row\n", re.DOTALL)
 _COMMENT: Final = re.compile(r"^--(?! row| end of row).*\n", re.MULTILINE)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,12 +76,14 @@ def record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outc
 
     `clock` is the monotonic time now, to which `Outcome.ended` is compared.
     """
-    return _RECORD[connection.vendor](connection, worker, outcomes, clock)
+    recorded: set[str] = _RECORD[connection.vendor](connection, worker, outcomes, clock)
+    return recorded
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
     """Make up to `limit` due jobs ready. Returns the queue of each."""
-    return _PROMOTE[connection.vendor](connection, limit)
+    promoted: list[str] = _PROMOTE[connection.vendor](connection, limit)
+    return promoted
 
 
 def queues(connection: BaseDatabaseWrapper) -> list[str]:
@@ -93,6 +96,23 @@ def queues(connection: BaseDatabaseWrapper) -> list[str]:
 def _together(connection: BaseDatabaseWrapper, statements: int) -> AbstractContextManager[Any]:
     """A transaction if there are several statements; one alone is its own."""
     return transaction.atomic(using=connection.alias) if statements > 1 else nullcontext()
+
+
+Item = TypeVar("Item")
+
+
+def _portions(items: Sequence[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """`items` in lists of up to `BATCH` and, but for single ones that are larger, `BATCH_SIZE`."""
+    portion: list[Item] = []
+    total = 0
+    for item in items:
+        if portion and (len(portion) == BATCH or total + size(item) > BATCH_SIZE):
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += size(item)
+    if portion:
+        yield portion
 
 
 def _repeated(vendor: str, name: str, times: int, separator: str) -> str:
@@ -159,16 +179,32 @@ def _arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
-    rows = [
-        (
-            m.id, m.task, m.queue, m.priority, m.args, m.kwargs, m.eta, m.countdown, m.expires_at, m.expires_in,
-            m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender, m.headers, m.options,
-            m.version,
-        )
-        for m in messages
-    ]  # fmt: skip
     with connection.cursor() as cursor:
-        cursor.execute(sql("postgresql", "enqueue"), _arrays(rows))
+        if len(messages) == 1:
+            cursor.execute(sql("postgresql", "enqueue_one"), _postgresql_row(messages[0]))
+        else:
+            cursor.execute(sql("postgresql", "enqueue"), _arrays([_postgresql_element(each) for each in messages]))
+
+
+def _postgresql_row(m: Message) -> tuple[Any, ...]:
+    return (
+        m.id, m.task, m.queue, m.priority, -m.priority, m.eta, m.countdown, m.args, m.kwargs, m.eta, m.countdown,
+        m.expires_at, m.expires_in, m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender,
+        m.headers, m.options, m.version,
+    )  # fmt: skip
+
+
+def _postgresql_element(m: Message) -> tuple[Any, ...]:
+    return (
+        m.id, m.task, m.queue, m.priority, m.args, m.kwargs, m.eta, _as_float(m.countdown), m.expires_at,
+        _as_float(m.expires_in), m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender,
+        m.headers, m.options, m.version,
+    )  # fmt: skip
+
+
+def _as_float(seconds: float | None) -> float | None:
+    """An int as a float: the driver takes no list of both."""
+    return None if seconds is None else float(seconds)
 
 
 def _postgresql_claim(
@@ -272,13 +308,13 @@ def _sqlite_promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
 
 
 def _mysql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
-    rows = sorted(
-        (_mysql_row(m, i, connection) for i, m in enumerate(messages)), key=itemgetter(0)
-    )  # by id, so that two who send the same ids wait for each other in one order
-    with _together(connection, -(-len(rows) // BATCH)), connection.cursor() as cursor:
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            cursor.execute(_repeated("mysql", "enqueue", len(batch), ",\n"), [value for row in batch for value in row])
+    portions = list(_portions(list(enumerate(messages)), lambda each: each[1].size))
+    with _together(connection, len(portions)), connection.cursor() as cursor:
+        for portion in portions:
+            # By id, so that two who send the same ids wait for each other in one order.
+            portion.sort(key=lambda each: each[1].id)
+            values = [value for i, m in portion for value in _mysql_row(m, i, connection)]
+            cursor.execute(_repeated("mysql", "enqueue", len(portion), ",\n"), values)
 
 
 def _mysql_row(m: Message, position: int, connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
@@ -310,7 +346,14 @@ def _mysql_record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequen
         statement = _repeated("mysql", "record", len(outcomes), "\n    UNION ALL\n")
         cursor.execute(statement, [*(value for each in outcomes for value in _mysql_outcome(each, clock)), worker])
 
-    return _record_by_count(connection, outcomes, write)
+    recorded: set[str] = set()
+    for portion in _portions(outcomes, _size_of):
+        recorded |= _record_by_count(connection, portion, write)
+    return recorded
+
+
+def _size_of(outcome: Outcome) -> int:
+    return sum(len(text) for text in (outcome.result, *_failure(outcome)) if text)
 
 
 def _mysql_outcome(outcome: Outcome, clock: float) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import random
-import select
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks import signals, states
 from djtasks.brokers import get_broker
@@ -26,6 +26,7 @@ from djtasks.exceptions import BrokerUnavailable, LeaseLost
 from djtasks.execution import Execution
 from djtasks.message import Delivery, Outcome
 from djtasks.worker.consumer import Consumer
+from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -124,9 +125,7 @@ class Child:
         for connection in connections.all(initialized_only=True):
             if connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit()):
                 logger.warning("A job left the connection %r inside a transaction; it is closed", connection.alias)
-                connection.close()
-                connection.in_atomic_block = False
-                connection.savepoint_ids, connection.needs_rollback = [], False
+                _close(connection)
         now = time.monotonic()
         if now - self._checked_connections > CONNECTION_CHECK:
             self._checked_connections = now
@@ -142,7 +141,8 @@ class Child:
         pause, failures = FIRST_PAUSE, 0
         while not self._is_finished():
             try:
-                claimed = self._turn()
+                with self.slots.alone() if self.broker.one_writer else contextlib.nullcontext():
+                    claimed = self._turn()
                 failures = 0
                 pause = FIRST_PAUSE if claimed or not self.consumer.is_idle else min(pause * 2, LONGEST_PAUSE)
                 self._wait(pause)
@@ -207,16 +207,16 @@ class Child:
 
     def _sleep(self, descriptors: list[int], timeout: float, *, looks: bool) -> None:
         if not looks:
-            select.select(descriptors, [], [], timeout)
+            readable(descriptors, timeout)
             return
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select(descriptors, [], [], min(left, CHEAP_LOOK))
+            woken = readable(descriptors, min(left, CHEAP_LOOK))
             changed = self.broker.has_changed()
-            if readable or changed:
+            if woken or changed:
                 return
             if changed is None:
-                select.select(descriptors, [], [], min(left, LONGEST_BLIND_PAUSE))
+                readable(descriptors, min(left, LONGEST_BLIND_PAUSE))
                 return
 
     def _recover(self, error: Exception, failures: int) -> None:
@@ -227,6 +227,15 @@ class Child:
         with contextlib.suppress(Exception):
             self.broker.close()
         time.sleep(delay)
+
+
+def _close(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection whatever transaction it is in, so that its next use opens a new one."""
+    # Within an atomic block Django would keep the closed connection until the block's end, which never comes.
+    connection.in_atomic_block = False
+    connection.savepoint_ids, connection.run_on_commit = [], []
+    connection.needs_rollback = False
+    connection.close()
 
 
 def run_child(child: Child) -> None:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import random
-import select
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -28,6 +27,7 @@ from djtasks.execution import failure_of
 from djtasks.message import Delivery, Outcome
 from djtasks.models import Job, Worker
 from djtasks.models.fields import utc_now
+from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -213,8 +213,9 @@ def run_keeper(keeper: Keeper, source: int | None, is_over: Callable[[], bool] =
     rest = b""
     while not (keeper.stopping or is_over()):
         keeper.turn()
-        readable, _, _ = select.select([source] if source is not None else [], [], [], PROMOTE_EVERY)
-        if readable and source is not None:
+        if source is None:
+            time.sleep(PROMOTE_EVERY)
+        elif readable([source], PROMOTE_EVERY):
             data = os.read(source, 65536)
             if not data:
                 break  # the supervisor is gone

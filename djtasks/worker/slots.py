@@ -6,9 +6,14 @@ a child dies the one job that had begun in it is known (DESIGN: rule 4).
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
 import struct
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +46,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.count = count
         self._memory = mmap.mmap(-1, _BEAT.size + count * _SLOT_SIZE)
+        self._lock, path = tempfile.mkstemp()
+        os.unlink(path)  # noqa: PTH108 - it is gone with its descriptors
 
     def beat(self) -> None:
         """Say that the broker has just taken a beat of this worker."""
@@ -50,6 +57,16 @@ class Slots:
         """Seconds since the last good beat; very many if there was none."""
         (last,) = _BEAT.unpack_from(self._memory, 0)
         return clock() - last if last else float("inf")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the other processes of this worker out meanwhile. Not for two threads of one process."""
+        # lockf, not flock: a flock on an inherited descriptor is one and the same for all processes.
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def mark(self, index: int, job_id: str, token: int) -> None:
         """Say that the child begins this job."""

@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import select
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from django.db import connections
 from djtasks import signals
 from djtasks.conf import settings
 from djtasks.worker.child import STOP_SIGNALS, Child, run_child, take_signals
+from djtasks.worker.descriptors import readable
 from djtasks.worker.keeper import Keeper, run_keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -114,12 +114,12 @@ class Supervisor:
 
     def _turn(self) -> None:
         descriptors = [each for each in (self._signal_end, self._from_keeper, self._parent_pipe) if each is not None]
-        readable, _, _ = select.select(descriptors, [], [], self._patience())
+        woken = readable(descriptors, self._patience())
         with contextlib.suppress(BlockingIOError):
             os.read(self._signal_end, 4096)
-        if self._from_keeper in readable:
+        if self._from_keeper in woken:
             self._hear()
-        if self._parent_pipe in readable:
+        if self._parent_pipe in woken:
             self._parent_pipe = None
             self.stop()
         self._reap()

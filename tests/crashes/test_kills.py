@@ -148,13 +148,13 @@ def test_a_job_acknowledged_early_ends_when_its_whole_worker_dies(start_worker, 
 
 def test_what_finished_but_was_not_committed_runs_again(start_worker, tmp_path, database):
     path = tmp_path / "journal"
-    start_worker("-c", "1")
+    worker = start_worker("-c", "1")
     result = tasks.journal.delay(str(path), "x", 0.3)
     wait_until(lambda: lines(path))
     with transaction.atomic(using=database):
         # The ledger waits for this lock, so the outcome is known to the child alone when it dies.
         list(Job.objects.filter(pk=result.id).select_for_update())
-        wait_until(lambda: any(line.startswith("end") for line in lines(path)))
+        wait_until(lambda: f"[{result.id}] succeeded" in worker.output)
         os.kill(runner(path), signal.SIGKILL)
     assert result.get(timeout=20) == "x"
     assert [line.split()[0] for line in lines(path)] == ["begin", "end", "begin", "end"]
@@ -212,11 +212,10 @@ def test_a_rescue_after_an_outage_of_the_store_spares_the_living(start_worker, d
     """Nobody could beat while the store was away; nobody may be taken for dead when it is back."""
     start_worker("-c", "1", "-n", "one")
     start_worker("-c", "1", "-n", "two")
-    with connections[database].cursor() as cursor:
-        with transaction.atomic(using=database):
-            cursor.execute("LOCK TABLE djtasks_worker IN ACCESS EXCLUSIVE MODE")
-            held_since = time.monotonic()
-            wait_until(lambda: time.monotonic() - held_since > LOST_AFTER * 1.5)
+    with connections[database].cursor() as cursor, transaction.atomic(using=database):
+        cursor.execute("LOCK TABLE djtasks_worker IN ACCESS EXCLUSIVE MODE")
+        held_since = time.monotonic()
+        wait_until(lambda: time.monotonic() - held_since > LOST_AFTER * 1.5)
     beats = {worker.pk: worker.beat for worker in Worker.objects.all()}
     wait_until(lambda: all(worker.beat >= beats[worker.pk] + 5 for worker in Worker.objects.filter(pk__in=beats)))
     assert set(Worker.objects.filter(lost_at=None).values_list("hostname", flat=True)) == {"one", "two"}

@@ -180,9 +180,10 @@ def test_a_cancelled_job_never_runs(start_worker, tmp_path):
     assert lines(path) == []
 
 
-def test_what_a_job_leaves_open_does_not_reach_the_next(start_worker, database):
+@pytest.mark.parametrize("leave_open", [tasks.leave_transaction_open, tasks.leave_atomic_open])
+def test_what_a_job_leaves_open_does_not_reach_the_next(start_worker, database, leave_open):
     start_worker("-c", "1")
-    tasks.leave_transaction_open.delay(database).get(timeout=20)
+    leave_open.delay(database).get(timeout=20)
     assert tasks.is_in_transaction.delay(database).get(timeout=20) is False
 
 
@@ -316,10 +317,15 @@ def test_a_broker_url_that_none_fits_is_refused_with_a_sentence(start_worker):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_database_in_memory_is_refused_with_a_sentence(start_worker):
+    worker = start_worker(wait=False, env={"DJTASKS_TEST_SQLITE": ":memory:"})
+    assert worker.process.wait(20) == 1
+    assert "give it a file" in worker.output
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_missing_migrations_are_named_and_stop_the_worker(start_worker, tmp_path):
-    worker = start_worker(
-        wait=False, env={"DJTASKS_TEST_FILES": str(tmp_path), "DJTASKS_TEST_SUFFIX": "empty"}
-    )
+    worker = start_worker(wait=False, env={"DJTASKS_TEST_FILES": str(tmp_path), "DJTASKS_TEST_SUFFIX": "empty"})
     assert worker.process.wait(20) == 1
     assert "manage.py migrate djtasks" in worker.output
 

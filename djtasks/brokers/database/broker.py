@@ -153,6 +153,10 @@ class DatabaseBroker(Broker):
         with _errors_named():
             self._wakeup().wait(timeout)
 
+    @property
+    def one_writer(self) -> bool:
+        return self.connection.vendor == "sqlite"
+
     def wakeable(self) -> int | None:
         with _errors_named():
             return self._wakeup().fileno()

@@ -87,6 +87,8 @@ class Command(BaseCommand):
     def _require_tables(self) -> None:
         """Wait for no database, but say which migrations are missing on one that answers."""
         alias = settings.DATABASE
+        if connections[alias].vendor == "sqlite" and ":memory:" in str(connections.settings[alias]["NAME"]):
+            raise CommandError(f"The database {alias!r} is in memory, where no other process sees it: give it a file.")
         try:
             executor = MigrationExecutor(connections[alias])
             plan = executor.migration_plan([key for key in executor.loader.graph.leaf_nodes() if key[0] == "djtasks"])
