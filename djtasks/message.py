@@ -134,6 +134,12 @@ class Outcome:
     forget: bool = False  # a plain job whose result nobody wants: its row goes
     follow_ups: tuple[Message, ...] = field(default=())
 
+    @property
+    def size(self) -> int:
+        """Bytes, about, of what a task may make arbitrarily large."""
+        following = sum(message.size for message in (*self.follow_ups, *([self.next] if self.next else [])))
+        return len(self.result or "") + following
+
 
 def new_id() -> str:
     """A new job id: a UUIDv7 (RFC 9562), so that rows are inserted at the index's right edge."""
@@ -142,7 +148,7 @@ def new_id() -> str:
 
 def checked_id(task_id: object) -> str:
     """A caller's own id, as it is. Raises ValueError unless it is 1 to 64 printable ASCII characters."""
-    text = str(task_id)
+    text = str.__str__(task_id) if isinstance(task_id, str) else str(task_id)
     if not 0 < len(text) <= MAX_ID_LENGTH or not text.isascii() or not text.isprintable() or text != text.strip():
         raise ValueError(f"task_id must be 1 to {MAX_ID_LENGTH} printable ASCII characters, not {text[:100]!r}.")
     return text

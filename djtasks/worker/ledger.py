@@ -28,6 +28,8 @@ from djtasks.models import Job, statements
 logger = logging.getLogger("djtasks.ledger")
 
 MOST_WAITING: Final = 256  # outcomes; `record` blocks beyond
+MOST_BYTES: Final = 64 * 1024 * 1024  # of results in one transaction; PostgreSQL takes 1 GiB a statement
+LARGE: Final = 1024 * 1024  # bytes; an outcome so large may be what the server hangs up on
 LONGEST_LAG: Final = 1.0  # seconds that the oldest outcome may wait before `record` blocks
 TRIES: Final = 5  # of one transaction: serialization failures, deadlocks, busy, lost connections
 MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STARTED
@@ -99,7 +101,7 @@ class Ledger:
         """
         self._mark_and_report()
         with self._room:
-            outcomes, self._gathered = self._gathered, []
+            outcomes, self._gathered = _portion(self._gathered)
             self._writing = len(outcomes)
         if not outcomes:
             return 0
@@ -142,7 +144,9 @@ class Ledger:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
         try:
             self._store_with_tries(outcomes)
-        except DatabaseError as error:
+        except (DatabaseError, BrokerUnavailable) as error:
+            if isinstance(error, BrokerUnavailable) and not _may_be_to_blame(outcomes):
+                raise
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
                 self._store(outcomes[:middle])
@@ -200,6 +204,27 @@ class Ledger:
             publish.publish(sorted(follow_ups, key=lambda message: message.id))
 
 
-def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:
+def _portion(gathered: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """What one transaction takes, and the rest."""
+    size = 0
+    for count, outcome in enumerate(gathered):
+        size += outcome.size
+        if count and size > MOST_BYTES:
+            return gathered[:count], gathered[count:]
+    return gathered, []
+
+
+def _may_be_to_blame(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the store, which answers a small question, may have hung up on the size of an outcome, as MySQL does."""
+    if all(each.size < LARGE for each in outcomes):
+        return False
+    try:
+        statements.now(connections[settings.DATABASE])
+    except (OperationalError, InterfaceError):
+        return False
+    return True
+
+
+def _unstorable(outcome: Outcome, error: Exception) -> Outcome:
     """In place of an outcome that the database refuses: a failure that says why."""
     return replace(outcome, state=states.FAILURE, result=None, next=None, follow_ups=(), failure=failure_of(error))

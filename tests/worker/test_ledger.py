@@ -230,3 +230,13 @@ def test_a_plain_batch_costs_one_round_trip(broker, ledger, database, django_ass
     statements = {"postgresql": 1, "default": 3, "mariadb": 3}[database]  # elsewhere with BEGIN and COMMIT
     with django_assert_num_queries(statements, connection=connections[database]):
         ledger.commit()
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_an_outcome_at_whose_size_the_server_hangs_up_fails_alone(broker, ledger):
+    small, large, last = claimed(broker, 3)
+    ledger.record(success(small))
+    ledger.record(replace(success(large), result=f'"{"x" * 17 * 1024 * 1024}"'))
+    ledger.record(success(last))
+    ledger.commit()
+    assert [row(each).state for each in (small, large, last)] == ["SUCCESS", "FAILURE", "SUCCESS"]
