@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core import checks
 from django.db import connections
 
-from djtasks import conf
+from djtasks import conf, registry, routing
 from djtasks.brokers import broker_for
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
+from djtasks.task import OPTIONS, Task
 
 
 @checks.register("djtasks")
@@ -29,7 +31,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         )
         for name in unknown
     ]
-    return [*messages, *(_check_database() or _check_broker())]
+    return [*messages, *(_check_database() or _check_broker()), *_check_routes(), *_check_mail()]
 
 
 def _check_database() -> list[checks.CheckMessage]:
@@ -50,6 +52,42 @@ def _check_broker() -> list[checks.CheckMessage]:
     except ImproperlyConfigured as error:
         return [checks.Error(str(error), hint="BROKER_URL = 'database://' needs no server.", id="djtasks.E004")]
     return []
+
+
+def _check_routes() -> list[checks.CheckMessage]:
+    try:
+        routing.check()
+    except (ImproperlyConfigured, ImportError) as error:
+        return [checks.Error(str(error), hint="See DJTASKS['TASK_ROUTES'].", id="djtasks.E005")]
+    return []
+
+
+def _check_mail() -> list[checks.CheckMessage]:
+    if settings.EMAIL_BACKEND != "djtasks.mail.EmailBackend":
+        return []
+    return [
+        checks.Error(
+            "DJTASKS['EMAIL_BACKEND'] is djtasks.mail.EmailBackend, so each mail would be queued anew for ever.",
+            hint="Django's EMAIL_BACKEND names that one; DJTASKS['EMAIL_BACKEND'] names what delivers, e.g. by SMTP.",
+            id="djtasks.E006",
+        )
+    ]
+
+
+@checks.register("djtasks")
+def check_tasks(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """What is nearly an option of a task, but none, is likely to be a misspelling."""
+    return [
+        checks.Warning(
+            f"The task {task.name} has an attribute {name!r}, which is no option of djtasks.",
+            hint=f"Did you mean {close[0]!r}?",
+            id="djtasks.W002",
+        )
+        for task in registry.all_tasks()
+        for name in vars(type(task))
+        if not name.startswith("_") and not hasattr(Task, name)
+        if (close := get_close_matches(name, OPTIONS, n=1, cutoff=0.8))
+    ]
 
 
 @checks.register("djtasks", checks.Tags.database)

@@ -40,4 +40,5 @@ def purge(queue: str) -> int:
 
 
 def _as_ids(ids: str | Iterable[str]) -> list[str]:
-    return [ids] if isinstance(ids, str) else [str(each) for each in ids]
+    """One id, or a handle on a job, or several, as texts."""
+    return [str(each) for each in ids] if isinstance(ids, Iterable) and not isinstance(ids, str) else [str(ids)]

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import json
+import types
 import typing
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from django.apps import apps
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import Error as DatabaseError
 from django.db.models import Model
 from django.utils.functional import Promise
 
@@ -41,7 +45,8 @@ class ModelReference:
 
     def fetch(self) -> Model:
         """The instance as the database has it now. Raises the model's DoesNotExist."""
-        return apps.get_model(self.label)._base_manager.using(self.alias).get(pk=self.pk)
+        found: Model = apps.get_model(self.label)._base_manager.using(self.alias).get(pk=self.pk)
+        return found
 
     def __repr__(self) -> str:
         return f"<{self.label} pk={self.pk!r}>"
@@ -76,7 +81,9 @@ def decode(text: str, *, fetch: bool = True) -> Any:
     """
     try:
         return json.loads(text, object_hook=_read if fetch else _read_without_fetching)
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+    except (ObjectDoesNotExist, DatabaseError, MemoryError):
+        raise
+    except Exception as error:  # whatever the constructors of the types say to nonsense
         raise MalformedMessage(f"This is not a value of ours ({error}): {text[:200]!r}") from error
 
 
@@ -103,13 +110,19 @@ def _written(write: Callable[[Any, str], object], value: object, name: str) -> s
         return _dumps(write(value, name))
     except RecursionError:
         raise TypeError(f"{name} is nested too deeply, or contains itself; JSON cannot carry it.") from None
+    except ValueError as error:
+        raise TypeError(f"{name} cannot be written as JSON: {error}") from None  # a number of too many digits
 
 
 class _Writer:
-    """Turns values into what the json module writes as it stands."""
+    """Turns values into what the json module writes as it stands.
 
-    def __init__(self, tuples: bool) -> None:
+    `hashable`: what is read back becomes a key or an element of a set.
+    """
+
+    def __init__(self, tuples: bool, hashable: bool = False) -> None:
         self.tuples = tuples
+        self.hashable = hashable
 
     def write(self, value: Any, path: str) -> Any:
         kind = type(value)
@@ -136,10 +149,11 @@ class _Writer:
     def mapping(self, values: Mapping[Any, Any], path: str) -> Any:
         if TAG not in values and all(type(key) is str for key in values):
             return self.keywords(values, path)
+        keys = _Writer(tuples=True, hashable=True)
         return _tagged(
             "dict",
             [
-                [self.write(key, f"key {key!r} of {path}"), self.write(value, f"{path}[{key!r}]")]
+                [keys.write(key, f"key {key!r} of {path}"), self.write(value, f"{path}[{key!r}]")]
                 for key, value in values.items()
             ],
         )
@@ -151,13 +165,14 @@ class _Writer:
         if isinstance(value, (str, int, float)):
             return value
         if isinstance(value, (set, frozenset)):
-            return _tagged("set" if isinstance(value, set) else "frozenset", self.sequence(list(value), path))
+            elements = _Writer(tuples=True, hashable=True).sequence(list(value), path)
+            return _tagged("set" if isinstance(value, set) else "frozenset", elements)
         if isinstance(value, Promise):
             return str(value)
         if isinstance(value, Model):
             return _tagged("model", _reference(value, path))
         fields = _fields_of(value)
-        if fields is None:
+        if fields is None or self.hashable:  # read back as a dict, it could be no key
             raise TypeError(_refusal(value, path))
         return self.mapping(fields, path)
 
@@ -187,14 +202,14 @@ def _refusal(value: object, path: str) -> str:
     return f"{path} is of type {kind}, which JSON cannot carry; {hint}."
 
 
-_WRITERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+_WRITERS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (  # class or classes, tag, what writes them
     (datetime, "datetime", datetime.isoformat),  # before date, whose subclass it is
     (date, "date", date.isoformat),
     (time, "time", time.isoformat),
     (timedelta, "timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     (Decimal, "decimal", str),
     (uuid.UUID, "uuid", str),
-    ((bytes, bytearray, memoryview), "bytes", lambda value: base64.b64encode(value).decode("ascii")),  # type: ignore[list-item]
+    ((bytes, bytearray, memoryview), "bytes", lambda value: base64.b64encode(value).decode("ascii")),
 )
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
@@ -230,26 +245,80 @@ Converter = Callable[[Any], Any]
 def converters(function: Callable[..., Any]) -> dict[str, Converter]:
     """What turns decoded arguments into what `function` is annotated with, by parameter name.
 
-    Covers parameters annotated with a dataclass or a pydantic model; all else is passed as it is.
+    Covers dataclasses and pydantic models, also as `X | None`, `list[X]`, `dict[str, X]` and the
+    like; all else is passed as it is.
     """
     try:
         hints = typing.get_type_hints(function)
+        parameters = inspect.signature(function).parameters
     except Exception:  # names that exist for type checkers only: nothing to convert by
         return {}
-    found = {name: _converter(hint) for name, hint in hints.items() if name != "return"}
+    found = {
+        name: _of_parameter(parameters[name].kind, _converter(hint))
+        for name, hint in hints.items()
+        if name in parameters
+    }
     return {name: convert for name, convert in found.items() if convert is not None}
 
 
+def _of_parameter(kind: Any, convert: Converter | None) -> Converter | None:
+    if convert is not None and kind is inspect.Parameter.VAR_POSITIONAL:
+        return _for_each(convert)
+    if convert is not None and kind is inspect.Parameter.VAR_KEYWORD:
+        return _for_each_value(convert)
+    return convert
+
+
 def _converter(hint: Any) -> Converter | None:
-    candidates = typing.get_args(hint) or (hint,)
-    for kind in candidates:
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            return lambda value, kind=kind: _build(kind, value) if isinstance(value, dict) else value
-        if isinstance(kind, type) and hasattr(kind, "model_validate") and hasattr(kind, "model_dump"):
-            return lambda value, kind=kind: kind.model_validate(value) if isinstance(value, dict) else value
-    return None
+    """What converts a value annotated with `hint`; None if it stays as it is."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _converter(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return _first(_converter(each) for each in arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _lifted(_for_each_value, arguments[-1:])
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return _lifted(_for_each, arguments[:1])
+    return _class_converter(hint)
 
 
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    nested = converters(kind)
-    return kind(**{name: nested[name](value) if name in nested else value for name, value in values.items()})
+def _first(converters: Iterable[Converter | None]) -> Converter | None:
+    return next((each for each in converters if each is not None), None)
+
+
+def _lifted(lift: Callable[[Converter], Converter], arguments: Sequence[Any]) -> Converter | None:
+    convert = _first(_converter(each) for each in arguments)
+    return None if convert is None else lift(convert)
+
+
+def _for_each(convert: Converter) -> Converter:
+    return lambda value: type(value)(map(convert, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _for_each_value(convert: Converter) -> Converter:
+    return lambda value: {key: convert(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _class_converter(hint: Any) -> Converter | None:
+    if not isinstance(hint, type):
+        return None
+    build: Converter
+    if dataclasses.is_dataclass(hint):
+        build = _dataclass_builder(hint)
+    elif hasattr(hint, "model_validate") and hasattr(hint, "model_dump"):
+        build = hint.model_validate
+    else:
+        return None
+    return lambda value: build(value) if isinstance(value, dict) else value
+
+
+def _dataclass_builder(kind: Any) -> Converter:
+    made_by_itself = {field.name for field in dataclasses.fields(kind) if not field.init}
+
+    def build(values: dict[str, Any]) -> Any:
+        nested = converters(kind)
+        given = {name: value for name, value in values.items() if name not in made_by_itself}
+        return kind(**{name: nested[name](value) if name in nested else value for name, value in given.items()})
+
+    return build

@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from djtasks import encoding, registry, signals, states
 from djtasks.conf import settings
-from djtasks.exceptions import Ignore, MalformedMessage, NotRegistered, Reject, Retry, TaskRevokedError
+from djtasks.exceptions import (
+    Ignore,
+    MalformedMessage,
+    MessageTooLarge,
+    NotRegistered,
+    Reject,
+    Retry,
+    TaskRevokedError,
+)
 from djtasks.message import VERSION, Delivery, Failure, Message, Outcome
 from djtasks.request import Request, Running, running
+from djtasks.result import AsyncResult
 
 if TYPE_CHECKING:
     from djtasks.task import Task
@@ -111,7 +120,7 @@ class Execution:
         except NotRegistered as error:
             self.error = error
             return self._unknown(error)
-        except Exception as error:
+        except BaseException as error:  # a signal's receiver may call sys.exit() too
             self.error = error
             return self._failed(error)
 
@@ -144,7 +153,7 @@ class Execution:
         return Outcome(delivery=self.delivery, state=states.REVOKED, failure=failure_of(self.error))
 
     def _run(self, task: Task[Any, Any]) -> Outcome:
-        running.set(Running(task, self.request))
+        running.set(Running(task, self.request, self.request))
         self._clock = time.perf_counter()
         try:
             outcome = self._call(task)
@@ -156,9 +165,8 @@ class Execution:
 
     def _call(self, task: Task[Any, Any]) -> Outcome:
         request = self.request
-        args, kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
-        request.args, request.kwargs = args, kwargs
-        args, kwargs = task.bind(args, kwargs)
+        request.args, request.kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
+        args, kwargs = task.bind(request.args, request.kwargs)
         self._begun = self._begin is None
         if self._begin is not None:
             self._begin(task)
@@ -166,9 +174,29 @@ class Execution:
         signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         task.before_start(request.id, args, kwargs)
         self.value = task.call(args, kwargs)
-        result = None if request.ignore_result else encoding.encode(self.value, name="the result")
-        forget = request.ignore_result and not request.options.get("own_id")
-        return self._outcome(states.SUCCESS, result=result, forget=forget)
+        return self._outcome(states.SUCCESS, result=self._encoded_value(), forget=self._is_forgettable())
+
+    def _encoded_value(self) -> str | None:
+        """The result as it is stored. Raises TypeError or MessageTooLarge for one that cannot be."""
+        if self.request.ignore_result:
+            return None
+        value = self.value.as_tuple() if isinstance(self.value, AsyncResult) else self.value
+        text = encoding.encode(value, name="the result")
+        if len(text) > settings.MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"The result has {len(text)} bytes; MAX_MESSAGE_BYTES is {settings.MAX_MESSAGE_BYTES}. "
+                f"Store the data and return its key, or raise the setting."
+            )
+        return text
+
+    def _is_forgettable(self) -> bool:
+        """Whether nobody will ever ask for this job: its row may go with its success."""
+        message = self.message
+        return (
+            self.request.ignore_result
+            and not self.request.options.get("own_id")
+            and not (message.check or message.group_id or message.unique_key)
+        )
 
     def _outcome(self, state: str, **fields: Any) -> Outcome:
         return Outcome(delivery=self.delivery, state=state, seconds=time.perf_counter() - self._clock, **fields)
@@ -192,11 +220,9 @@ class Execution:
     def _report_end(self, task: Task[Any, Any], outcome: Outcome) -> None:
         """Tell hooks and signals. What they raise is logged: the job has ended as it has ended."""
         value = self.value if self.error is None else self.error
-        try:
-            _ENDINGS[outcome.state](self, task, outcome, value)
-        except Exception:
-            logger.exception("A hook or handler of %s[%s] failed after its end", task.name, self.request.id)
-        signals.task_postrun.notify(
+        self._tell(_ENDINGS[outcome.state], self, task, outcome, value)
+        self._tell(
+            signals.task_postrun.notify,
             sender=task,
             task_id=self.request.id,
             task=task,
@@ -206,27 +232,25 @@ class Execution:
             state=outcome.state,
         )
 
+    def _tell(self, listener: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        try:
+            listener(*args, **kwargs)
+        except BaseException:  # sys.exit() in a hook must not end the worker either
+            logger.exception("A hook or handler of %s[%s] failed after its end", self.message.task, self.request.id)
+
     def _succeeded(self, task: Task[Any, Any], outcome: Outcome, value: Any) -> None:
         request = self.request
+        self._tell(task.on_success, value, request.id, request.args, request.kwargs)
+        self._tell(signals.task_success.notify, sender=task, result=value, task_id=request.id)
         logger.info("Task %s[%s] succeeded in %.6fs", task.name, request.id, outcome.seconds)
-        signals.task_success.notify(sender=task, result=value, task_id=request.id)
-        task.on_success(value, request.id, request.args, request.kwargs)
-        task.after_return(outcome.state, value, request.id, request.args, request.kwargs, None)
+        self._tell(task.after_return, outcome.state, value, request.id, request.args, request.kwargs, None)
 
     def _fell(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
         request = self.request
         info = ErrorInfo(error, outcome.failure.traceback if outcome.failure else "")
-        expected = isinstance(error, tuple(task.throws))
-        logger.log(
-            logging.INFO if expected else logging.ERROR,
-            "Task %s[%s] raised %s: %r",
-            task.name,
-            request.id,
-            "expected" if expected else "unexpected",
-            error,
-            exc_info=None if expected else (type(error), error, error.__traceback__),
-        )
-        signals.task_failure.notify(
+        self._tell(task.on_failure, error, request.id, request.args, request.kwargs, info)
+        self._tell(
+            signals.task_failure.notify,
             sender=task,
             task_id=request.id,
             exception=error,
@@ -235,16 +259,28 @@ class Execution:
             traceback=error.__traceback__,
             einfo=info,
         )
-        task.on_failure(error, request.id, request.args, request.kwargs, info)
-        task.after_return(outcome.state, error, request.id, request.args, request.kwargs, info)
+        self._log_failure(task, error)
+        self._tell(task.after_return, outcome.state, error, request.id, request.args, request.kwargs, info)
+
+    def _log_failure(self, task: Task[Any, Any], error: BaseException) -> None:
+        throws = task.throws if isinstance(task.throws, type) else tuple(task.throws)
+        expected = isinstance(error, throws)
+        logger.log(
+            logging.INFO if expected else logging.ERROR,
+            "Task %s[%s] raised %s: %s",
+            task.name,
+            self.request.id,
+            "expected" if expected else "unexpected",
+            _shown(error),
+            exc_info=None if expected else (type(error), error, error.__traceback__),
+        )
 
     def _retries(self, task: Task[Any, Any], outcome: Outcome, error: Retry) -> None:
         request = self.request
         info = ErrorInfo(error.exc or error, outcome.failure.traceback if outcome.failure else "")
-        logger.info("Task %s[%s] retry: %s", task.name, request.id, error)
-        signals.task_retry.notify(sender=task, request=request, reason=error, einfo=info)
-        task.on_retry(error.exc or error, request.id, request.args, request.kwargs, info)
-        task.after_return(outcome.state, error, request.id, request.args, request.kwargs, info)
+        self._tell(task.on_retry, error.exc or error, request.id, request.args, request.kwargs, info)
+        self._tell(signals.task_retry.notify, sender=task, request=request, reason=error, einfo=info)
+        logger.info("Task %s[%s] retry: %s", task.name, request.id, _text_of(error))
 
     def _ended_quietly(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
         logger.info("Task %s[%s] %s", task.name, self.request.id, outcome.state.lower())
@@ -312,6 +348,13 @@ def _text_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:
         return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception as broken:
+        return f"<{type(error).__name__}; its __repr__ raised {type(broken).__name__}>"
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 from collections.abc import Sequence
 from email.message import Message as MIMEMessage
+from email.message import MIMEPart
 from email.mime.base import MIMEBase
 from typing import Any
 
@@ -14,6 +17,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connectio
 from django.core.mail.backends.base import BaseEmailBackend
 
 from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.task import shared_task
 
 _FIELDS = ("subject", "body", "from_email", "to", "cc", "bcc", "reply_to")
@@ -23,9 +27,17 @@ class EmailBackend(BaseEmailBackend):
     """Makes a job of each message."""
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
-        """Queue the messages and return how many. Raises TypeError for one that cannot be carried."""
+        """Queue the messages and return how many.
+
+        Raises TypeError for one that cannot be carried, and, unless `fail_silently`, BrokerUnavailable.
+        """
         packed = [pack(message) for message in email_messages if message.recipients()]
-        send_mail.enqueue_many([(each,) for each in packed])
+        try:
+            send_mail.enqueue_many([(each,) for each in packed])
+        except BrokerUnavailable:
+            if not self.fail_silently:
+                raise
+            return 0
         return len(packed)
 
 
@@ -54,14 +66,31 @@ def unpack(packed: dict[str, Any]) -> EmailMessage:
     message = EmailMultiAlternatives(**fields, headers=packed["headers"], alternatives=packed.get("alternatives"))
     message.content_subtype = packed["subtype"]
     message.encoding = packed["encoding"]
-    for name, content, mimetype in packed["attachments"]:
-        message.attach(name, content, mimetype)
+    for attachment in packed["attachments"]:
+        if isinstance(attachment, dict):
+            message.attachments.append(_unpack_part(attachment))
+        else:
+            message.attach(*attachment)
     return message
 
 
-def _pack_attachment(attachment: Any) -> list[Any]:
-    if isinstance(attachment, (MIMEBase, MIMEMessage)):
-        content = attachment.get_payload(decode=True)
-        return [attachment.get_filename(), content, attachment.get_content_type()]
+def _pack_attachment(attachment: Any) -> dict[str, Any] | list[Any]:
+    if isinstance(attachment, MIMEMessage):  # with headers of its own, such as the Content-ID of an inline image
+        return {"part": attachment.as_bytes(), "modern": isinstance(attachment, MIMEPart)}
     name, content, mimetype = (*attachment, None)[:3]
-    return [name, content, mimetype]
+    if isinstance(content, EmailMessage):
+        content = content.message()
+    return [name, content.as_bytes() if isinstance(content, MIMEMessage) else content, mimetype]
+
+
+def _unpack_part(packed: dict[str, Any]) -> Any:
+    if packed["modern"]:
+        return email.message_from_bytes(packed["part"], policy=email.policy.default)
+    return email.message_from_bytes(packed["part"], _class=_Part)
+
+
+class _Part(MIMEBase):
+    """What the parser makes, in the class that Django takes for a part."""
+
+    def __init__(self, policy: Any = email.policy.compat32) -> None:
+        MIMEMessage.__init__(self, policy=policy)

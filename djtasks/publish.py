@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
 from django.db import connections, transaction
@@ -18,10 +21,11 @@ from djtasks.message import PRIORITIES, Message, checked_id, new_id
 from djtasks.models import Job, statements
 from djtasks.models.fields import aware
 from djtasks.models.job import message_of
-from djtasks.request import running
+from djtasks.request import current_job
 
 MAX_QUEUE_LENGTH: Final = 128  # characters
 MAX_NAME_LENGTH: Final = 255  # characters
+LONGEST_DELAY: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
 _STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
 
 
@@ -41,10 +45,32 @@ class TaskOptions(TypedDict, total=False):
     acks_late: bool
     max_retries: int
     shadow: str
-    throw: bool
-    retry: bool
+    retries: int
     parent_id: str
     root_id: str
+    throw: bool
+    # Celery's, taken and of no effect here
+    add_to_parent: bool
+    chain: Any
+    compression: str
+    connection: Any
+    exchange: Any
+    group_id: str
+    group_index: int
+    producer: Any
+    retry: bool
+    retry_policy: Mapping[str, Any]
+    routing_key: str
+    serializer: str
+    using: str
+    # Celery's, refused unless empty as long as there is no canvas
+    chord: Any
+    link: Any
+    link_error: Any
+
+
+_OPTIONS: Final = frozenset(TaskOptions.__annotations__)
+_LATER: Final = ("chain", "chord", "link", "link_error")
 
 
 def build(
@@ -56,29 +82,61 @@ def build(
 ) -> Message:
     """The message for one call. `options` are the call's own; those of `task` (if known here) come after.
 
-    Raises TypeError for an argument that JSON cannot carry, ValueError for an option that makes no
-    sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
+    Raises TypeError for an argument that JSON cannot carry and for an unknown option, ValueError for an
+    option that makes no sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
     """
+    check_names(options)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
     _check_limits(options, task)
     route = routing.route(name, args, kwargs, options, task)
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
-    parent = running.get()
+    job = current_job()
     return Message(
-        id=checked_id(own_id) if own_id else new_id(),
-        check=bool(own_id),
+        id=new_id() if own_id is None else checked_id(own_id),
+        check=own_id is not None,
         task=_text(name, "The task name", MAX_NAME_LENGTH),
         args=encoded[0],
         kwargs=encoded[1],
         queue=_text(options.get("queue") or route.get("queue") or settings.TASK_DEFAULT_QUEUE, "queue"),
         priority=_priority(options, route),
-        parent_id=options.get("parent_id") or (parent.request.id if parent else None),
-        root_id=options.get("root_id") or (parent.request.root_id if parent else None),
+        retries=options.get("retries", 0),
+        parent_id=options.get("parent_id") or (job.id if job else None),
+        root_id=options.get("root_id") or (job.root_id if job else None),
         headers=_headers(options.get("headers")),
         options=_stored(options),
         **schedule(options),
     )
+
+
+def changed(message: Message, options: Mapping[str, Any], task: Any) -> Message:
+    """`message` for another run under its id; `options` take the place of those that it came with.
+
+    Raises as `build` does.
+    """
+    check_names(options)
+    options = {key: value for key, value in options.items() if value is not None}
+    stored = {**json.loads(message.options), **_storable(options)}
+    _check_limits(stored, task)
+    fields: dict[str, Any] = {"eta": None, "countdown": None, **schedule(options)}
+    if "queue" in options:
+        fields["queue"] = _text(options["queue"], "queue")
+    if "priority" in options:
+        fields["priority"] = _priority(options, {})
+    if "headers" in options:
+        fields["headers"] = _headers(options["headers"])
+    return replace(message, options=_as_text(stored), **fields)
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that there is not, NotImplementedError for one that comes with the canvas."""
+    for name in options.keys() - _OPTIONS:
+        close = get_close_matches(name, _OPTIONS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise TypeError(f"There is no option {name!r} of a job.{hint}")
+    for name in _LATER:
+        if options.get(name):
+            raise NotImplementedError(f"The option {name!r} needs the canvas, which djtasks does not have yet.")
 
 
 def publish(messages: Sequence[Message]) -> None:
@@ -147,24 +205,26 @@ def _check_limits(options: Mapping[str, Any], task: Any) -> None:
 
 def _duration(value: Any, name: str) -> float:
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a number of seconds or a timedelta, not {value!r}.")
+    if not math.isfinite(value) or value > LONGEST_DELAY:
+        raise ValueError(f"{name} must be at most 100 years of seconds, not {value!r}.")
     return float(value)
 
 
 def _text(value: Any, name: str, longest: int = MAX_QUEUE_LENGTH) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
         raise ValueError(f"{name} must be 1 to {longest} printable characters, not {value!r:.200}.")
-    return value
+    return str.__str__(value)  # of an enum's member the value, whatever its own __str__ says
 
 
 def _priority(options: Mapping[str, Any], route: routing.Route) -> int:
     chosen = next((each["priority"] for each in (options, route) if each.get("priority") is not None), None)
     priority = settings.TASK_DEFAULT_PRIORITY if chosen is None else chosen
-    if not isinstance(priority, int) or priority not in PRIORITIES:
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
         raise ValueError(f"priority must be a whole number from -100 to 100 (higher runs first), not {priority!r}.")
-    return priority
+    return int(priority)
 
 
 def _headers(headers: Mapping[str, Any] | None) -> str:
@@ -172,9 +232,17 @@ def _headers(headers: Mapping[str, Any] | None) -> str:
 
 
 def _stored(options: Mapping[str, Any]) -> str:
-    stored = {name: options[name] for name in _STORED if options.get(name) is not None}
-    if options.get("task_id"):
+    stored = _storable(options)
+    if options.get("task_id") is not None:
         stored["own_id"] = True
+    return _as_text(stored)
+
+
+def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _STORED if options.get(name) is not None}
+
+
+def _as_text(stored: Mapping[str, Any]) -> str:
     return encoding.encode(stored, name="options") if stored else "{}"
 
 
@@ -182,7 +250,7 @@ def _announced(message: Message) -> Message:
     """Tell `before_task_publish`; whatever a receiver adds to the headers travels with the message."""
     protocol = _protocol(message)
     ours = frozenset(protocol)
-    before = dict(protocol)
+    before = copy.deepcopy(protocol)
     signals.before_task_publish.notify(
         sender=message.task,
         body=_body(message),

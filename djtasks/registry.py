@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -67,14 +68,32 @@ def unregister(name: str) -> None:
 def autodiscover() -> None:
     """Import the `AUTODISCOVER_MODULES` of all installed apps, and `IMPORTS`.
 
-    An app without such a module is passed over; an error inside one is raised as it is.
+    Of a package, all modules are imported but those named `test…`, `conftest` or `_…`. An app
+    without such a module is passed over; an error inside one is raised as it is.
     """
     for config in apps.get_app_configs():
         for module in as_names(settings.AUTODISCOVER_MODULES):
-            if find_spec(f"{config.name}.{module}") is not None:
-                import_module(f"{config.name}.{module}")
+            if _exists(f"{config.name}.{module}"):
+                _import_with_submodules(f"{config.name}.{module}")
     for module in as_names(settings.IMPORTS):
         import_module(module)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError as error:
+        # Above it there is no package; what a package on the way misses is an error inside it.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        return False
+
+
+def _import_with_submodules(name: str) -> None:
+    module = import_module(name)
+    for found in iter_modules(getattr(module, "__path__", ())):
+        if not found.name.startswith(("test", "_")) and found.name != "conftest":
+            _import_with_submodules(f"{name}.{found.name}")
 
 
 def as_names(given: str | Iterable[str]) -> list[str]:

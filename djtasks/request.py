@@ -40,6 +40,7 @@ class Request:
     message: Message | None = None
     options: dict[str, Any] = field(default_factory=dict)
     report: Callable[[str | None, Any], None] | None = None  # where `update_state` goes
+    entered: bool = False  # whether the task's own `__call__`, if it has one, has reached `Task.__call__`
 
     @property
     def task_name(self) -> str | None:
@@ -64,13 +65,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The task and the request of the job that runs in this thread (or asyncio task)."""
+    """What runs in this thread (or asyncio task): a task, as a job or called directly.
+
+    `job` is the request of the job in which all of it happens; None outside of one.
+    """
 
     task: Task[Any, Any]
     request: Request
+    job: Request | None = None
 
 
 running: ContextVar[Running | None] = ContextVar("djtasks_running", default=None)
+
+
+def current_job() -> Request | None:
+    """The request of the job that runs here, however deep in direct calls of tasks; None outside of one."""
+    now = running.get()
+    return now.job if now else None
 
 
 class _CurrentTask:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,13 +15,14 @@ from typing import Any, Final, Generic, TypeVar
 from asgiref.sync import sync_to_async
 
 from djtasks import encoding, exceptions, states
+from djtasks.brokers import get_broker
 from djtasks.exceptions import TaskRevokedError
 from djtasks.models import Job
-from djtasks.request import running
+from djtasks.request import current_job
 
 Value = TypeVar("Value")
 
-FIRST_PAUSE: Final = 0.0005  # seconds between looks at the row, doubled up to
+FIRST_PAUSE: Final = 0.0005  # seconds between looks at the row, growing to
 LONGEST_PAUSE: Final = 0.25
 _FIELDS: Final = (
     "id",
@@ -131,32 +134,44 @@ class AsyncResult(Generic[Value]):
         RuntimeError at once inside a task (unless `disable_sync_subtasks=False` or within
         `allow_join_result()`), or if it waits for the commit of the caller's own transaction.
         """
-        if disable_sync_subtasks and running.get() and not _join_allowed.get():
-            raise RuntimeError(
-                "Never call result.get() within a task! It may wait for the process that it runs in; "
-                "see allow_join_result()."
-            )
-        if self._ignored:
-            return None  # type: ignore[return-value]  # nothing is stored, so there is nothing to wait for
-        row = self._wait(timeout, interval)
+        for pause in self._pauses(timeout, interval, disable_sync_subtasks):
+            time.sleep(pause)
+        return self._value_or_error(propagate)
+
+    wait = get
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> Value:
+        """`get`, awaitable: no thread waits while the job runs."""
+        pauses = self._pauses(timeout, interval, disable_sync_subtasks)
+        while (pause := await sync_to_async(lambda: next(pauses, None))()) is not None:
+            await asyncio.sleep(pause)
+        return await sync_to_async(self._value_or_error)(propagate)
+
+    def _value_or_error(self, propagate: bool) -> Value:
+        row = None if self._ignored else self.row
+        if row is None:
+            return None  # type: ignore[return-value]  # nothing is stored of an ignored result
         outcome = _outcome_of(row)
         if propagate and row.state in states.PROPAGATE_STATES:
             raise outcome
         return outcome  # type: ignore[no-any-return]
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True, interval: float | None = None) -> Value:
-        """`get`, awaitable."""
-        return await sync_to_async(self.get, thread_sensitive=False)(timeout, propagate, interval)
-
-    wait = get
-
-    def _wait(self, timeout: float | None, interval: float | None) -> Job:
+    def _pauses(self, timeout: float | None, interval: float | None, guarded: bool) -> Iterator[float]:
+        """Seconds to sleep until the next look at the row; ends when the job has. Raises what `get` does."""
+        if guarded and current_job() and not _join_allowed.get():
+            raise RuntimeError(
+                "Never call result.get() within a task! It may wait for the process that it runs in; "
+                "see allow_join_result()."
+            )
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = interval or FIRST_PAUSE
-        while True:
-            row = self.row
-            if row is not None and row.is_finished:
-                return row
+        while not (self._ignored or self.ready()):
             if self._committed is not None and not self._committed():
                 raise RuntimeError(
                     f"Job {self.id} was sent inside a transaction that has not committed, so no worker can see it: "
@@ -165,9 +180,16 @@ class AsyncResult(Generic[Value]):
             left = LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise exceptions.TimeoutError(f"Job {self.id} had not ended after {timeout} seconds.")
-            time.sleep(min(pause, left))
+            yield min(pause, left)
             if interval is None:
-                pause = min(pause * random.uniform(1.5, 2), LONGEST_PAUSE)
+                # Slowly, so that what takes some milliseconds is not noticed many milliseconds late.
+                pause = min(pause * random.uniform(1.15, 1.35), LONGEST_PAUSE)
+
+    def revoke(self, terminate: bool = False) -> None:
+        """Cancel the job: it ends as REVOKED without a run, or is not repeated if it runs. Raises BrokerUnavailable."""
+        if terminate:
+            raise NotImplementedError("Ending a run that has begun needs worker commands, which djtasks lacks yet.")
+        get_broker().cancel([self.id])
 
     def forget(self) -> None:
         """Delete the finished job's row; a job that has not ended stays."""
@@ -220,6 +242,24 @@ class AsyncResult(Generic[Value]):
         """The jobs that this one sent, oldest first."""
         rows = Job.objects.filter(parent_id=self.id).order_by("created_at", "id").values_list("id", flat=True)
         return [AsyncResult(each) for each in rows]
+
+    def collect(self, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """Each job that came of this one, itself first, with its value: `(result, result.get(**options))`."""
+        waiting: deque[AsyncResult[Any]] = deque([self])
+        while waiting:
+            result = waiting.popleft()
+            yield result, result.get(**options)
+            waiting.extend(result.children)
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """Celery's form: `((id, the parent's tuple or None), None)`."""
+        parent = self.parent
+        return (self.id, parent.as_tuple() if parent else None), None
+
+    def as_list(self) -> list[str]:
+        """The ids of this job and of those above it."""
+        parent = self.parent
+        return [self.id, *(parent.as_list() if parent else ())]
 
     def __str__(self) -> str:
         return self.id
@@ -286,6 +326,18 @@ class EagerResult(AsyncResult[Value]):
 
     wait = get
 
+    @property
+    def parent(self) -> None:
+        return None
+
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """[]: what it sent ran at once, and nothing was stored."""
+        return []
+
+    def revoke(self, terminate: bool = False) -> None:
+        """It has ended already."""
+
     def forget(self) -> None:
         """Nothing was stored."""
 
@@ -295,7 +347,7 @@ class EagerResult(AsyncResult[Value]):
 
 def _outcome_of(row: Job) -> Any:
     if row.state in states.EXCEPTION_STATES:
-        return exception_of(row)
+        return None if row.state == states.RETRY and not row.exception else exception_of(row)
     if row.state == states.SUCCESS:
         return encoding.decode(row.result) if row.result else None
     return row.progress() if row.state in states.RUNNING else None

@@ -21,10 +21,15 @@ Router = Callable[..., Route | str | None]
 def route(name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any) -> Route:
     """What the routes say of this call, {} if nothing: the first router that answers decides."""
     for router in _routers():
-        found = router(name, args, kwargs, options, task=task)
+        found = router(name, args or (), kwargs or {}, options, task=task)
         if found:
             return {"queue": found} if isinstance(found, str) else found
     return {}
+
+
+def check() -> None:
+    """Raise ImproperlyConfigured or ImportError for TASK_ROUTES that cannot be used."""
+    _routers()
 
 
 @cache
@@ -47,8 +52,11 @@ def _router(given: Any) -> Router:
         given = import_string(given)
     if isinstance(given, Mapping):
         return _map_router(given.items())
+    if isinstance(given, (list, tuple)):  # of (pattern, route), where the order counts
+        return _map_router(given)
     if callable(given):
-        return given
+        router: Router = given
+        return router
     raise ImproperlyConfigured(
         f"TASK_ROUTES takes a dict of patterns, a function, its dotted path, or a list of these, not {given!r}."
     )
@@ -68,4 +76,5 @@ def _map_router(entries: Iterable[tuple[str | re.Pattern[str], Route | str]]) ->
 
 
 def _fits(pattern: str | re.Pattern[str], name: str) -> bool:
-    return fnmatchcase(name, pattern) if isinstance(pattern, str) else pattern.fullmatch(name) is not None
+    """A glob fits the whole name, a regex its beginning, as in Celery."""
+    return fnmatchcase(name, pattern) if isinstance(pattern, str) else pattern.match(name) is not None

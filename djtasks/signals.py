@@ -7,6 +7,7 @@ stops nobody else (`send_robust`).
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -22,26 +23,46 @@ class Signal(django.dispatch.Signal):
 
     Django's `connect` returns None and holds receivers weakly: `@signal.connect` would lose the
     function at once. Here the receiver is returned, and held strongly unless `weak=True` is said.
+    A sender may be a text, such as the name of a task.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: set[str] = set()  # keeps interned what Django compares by identity
+
+    @overload  # type: ignore[override]  # Django's returns None
+    def connect(
+        self, receiver: Receiver, sender: Any = None, weak: bool = False, dispatch_uid: Any = None
+    ) -> Receiver: ...
     @overload
-    def connect(self, receiver: Receiver, **options: Any) -> Receiver: ...
-    @overload
-    def connect(self, receiver: None = None, **options: Any) -> Callable[[Receiver], Receiver]: ...
+    def connect(
+        self, receiver: None = None, sender: Any = None, weak: bool = False, dispatch_uid: Any = None
+    ) -> Callable[[Receiver], Receiver]: ...
     def connect(self, receiver: Any = None, sender: Any = None, weak: bool = False, dispatch_uid: Any = None) -> Any:
         """Connect `receiver` and return it; without one, return a decorator."""
         if receiver is None:
             return lambda function: self.connect(function, sender, weak, dispatch_uid)
-        super().connect(receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
+        if isinstance(sender, str):
+            sender = _identical(sender)
+            self._names.add(sender)
+        super().connect(receiver, sender=sender, weak=bool(weak), dispatch_uid=dispatch_uid)
         return receiver
+
+    def disconnect(self, receiver: Any = None, sender: Any = None, dispatch_uid: Any = None) -> bool:
+        """Undo `connect`. Returns whether there was something to undo."""
+        return super().disconnect(receiver, _identical(sender), dispatch_uid)
 
     def notify(self, sender: Any, **named: Any) -> None:
         """Send to all receivers; what one raises is logged. Costs next to nothing without receivers."""
         if not self.receivers:
             return
-        for receiver, answer in self.send_robust(sender, **named):
+        for receiver, answer in self.send_robust(_identical(sender), **named):
             if isinstance(answer, Exception):
                 logger.error("Signal receiver %r raised %r", receiver, answer, exc_info=answer)
+
+
+def _identical(sender: Any) -> Any:
+    return sys.intern(str(sender)) if isinstance(sender, str) else sender
 
 
 before_task_publish = Signal()  # sender=name, body, headers, exchange, routing_key, declare, properties, retry_policy

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
@@ -14,15 +15,20 @@ from django.db import transaction
 
 from djtasks import encoding, publish, registry
 from djtasks.conf import settings
-from djtasks.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
+from djtasks.exceptions import MaxRetriesExceededError, MessageTooLarge, Retry, TaskPredicate
 from djtasks.execution import ErrorInfo, Execution
 from djtasks.message import Delivery, Message
+from djtasks.models import Job
 from djtasks.publish import TaskOptions
-from djtasks.request import Request, running
+from djtasks.request import Request, Running, current_job, running
 from djtasks.result import AsyncResult, EagerResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
+ErrorClasses = type[BaseException] | Sequence[type[BaseException]]
+
+LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
 
 OPTIONS: Final = frozenset(
     {
@@ -71,8 +77,8 @@ class Task(Generic[P, R]):
     acks_late: bool | None = None
     max_retries: int | None = 3  # None: for ever
     default_retry_delay: float = 180
-    autoretry_for: Sequence[type[BaseException]] = ()
-    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    autoretry_for: ErrorClasses = ()
+    dont_autoretry_for: ErrorClasses = ()
     retry_backoff: bool | float = False  # True is 1 second, doubled at each retry
     retry_backoff_max: float = 600
     retry_jitter: bool = True  # full: anything from 0 to the backoff
@@ -84,7 +90,7 @@ class Task(Generic[P, R]):
     track_started: bool | None = None
     typing: bool = True
     pydantic: bool = False
-    throws: Sequence[type[BaseException]] = ()
+    throws: ErrorClasses = ()
     max_concurrency: int | None = None
     unique: Any = None
     schedule: Any = None
@@ -98,14 +104,37 @@ class Task(Generic[P, R]):
         self.origin = self.origin or f"{cls.__module__}.{cls.__qualname__}"
         self._signature = inspect.signature(self.run)
         self._converters: dict[str, encoding.Converter] | None = None
+        self._has_own_call = cls.__call__ is not Task.__call__
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the task does."""
         raise NotImplementedError(f"Task {self.name} must define run().")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it here and now; of an `async def` task, the coroutine."""
-        return self.run(*args, **kwargs)
+        """Run it here and now; of an `async def` task, the coroutine.
+
+        `request` is an empty one meanwhile, but in a class whose own `__call__` comes here by `super()`.
+        """
+        if iscoroutinefunction(self.run) or self._is_entered():
+            return self.run(*args, **kwargs)
+        with self._called_directly(args, kwargs):
+            return self.run(*args, **kwargs)
+
+    def _is_entered(self) -> bool:
+        """Whether this call is the job's own, made by `__call__` of a class derived from Task."""
+        now = running.get()
+        if now is None or now.task is not self or now.request is not now.job or now.request.entered:
+            return False
+        now.request.entered = True
+        return self._has_own_call
+
+    @contextmanager
+    def _called_directly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        token = running.set(Running(self, Request(args=args, kwargs=kwargs), current_job()))
+        try:
+            yield
+        finally:
+            running.reset(token)
 
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
@@ -130,7 +159,7 @@ class Task(Generic[P, R]):
             return self.apply(args, kwargs, **options)
         message = self._message(args, kwargs, options)
         publish.publish([message])
-        return self._handle(message)
+        return self._handle(message, committed_check())
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay` once the open transaction on the default database has committed; at once if none is open."""
@@ -165,9 +194,9 @@ class Task(Generic[P, R]):
 
         `options` hold for all. Raises as `apply_async`; arguments are checked before anything is sent.
         """
-        if options.get("task_id"):
+        if options.get("task_id") is not None:
             raise ValueError("task_id names one job; enqueue_many sends several.")
-        split = [((), call) if isinstance(call, Mapping) else (tuple(call), {}) for call in calls]
+        split = [_split(call) for call in calls]
         if self.typing:
             for args, kwargs in split:
                 self.check_arguments(args, kwargs)
@@ -175,7 +204,8 @@ class Task(Generic[P, R]):
             return [self.apply(args, kwargs, **options) for args, kwargs in split]
         messages = [self._message(args, kwargs, options) for args, kwargs in split]
         publish.publish(messages)
-        return [self._handle(message) for message in messages]
+        committed = committed_check() if messages else None
+        return [self._handle(message, committed) for message in messages]
 
     def apply(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -200,18 +230,17 @@ class Task(Generic[P, R]):
         except TypeError as error:
             raise TypeError(f"{self.name}() cannot be called so: {error}") from None
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[R]:
+    def AsyncResult(self, task_id: str) -> Handle[R]:
         """The handle on a job of this task."""
         return AsyncResult(task_id, name=self.name)
 
     def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
-        if "ignore_result" not in options and self.ignores_result:
+        if options.get("ignore_result") is None and self.ignores_result:
             options = {**options, "ignore_result": True}
         return publish.build(self.name, args, kwargs, options, self)
 
-    def _handle(self, message: Message) -> AsyncResult[R]:
-        ignored = '"ignore_result":true' in message.options and not message.check
-        return AsyncResult(message.id, name=self.name, ignored=ignored, committed=committed_check())
+    def _handle(self, message: Message, committed: Callable[[], bool] | None) -> Handle[R]:
+        return _handle_of(message, committed)
 
     # Inside a run
 
@@ -224,13 +253,20 @@ class Task(Generic[P, R]):
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
         """Say how far the running job is; seen as `AsyncResult.state` and `.info` within a moment.
 
-        `meta` is anything JSON can carry. Outside a job, and in an eager one, it does nothing.
-        Raises TypeError for a meta that cannot be carried.
+        `meta` is anything JSON can carry. `task_id` names another job, if it runs. Outside a job,
+        and in an eager one, it does nothing. Raises TypeError for a meta that cannot be carried,
+        MessageTooLarge, ValueError for a state that is no short text.
         """
         text = encoding.encode(meta, name="meta")
-        report = self.request.report
-        if report is not None:
-            report(state, text)
+        if len(text) > settings.MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"meta has {len(text)} bytes; MAX_MESSAGE_BYTES is {settings.MAX_MESSAGE_BYTES}.")
+        if state is not None and not (isinstance(state, str) and state.isprintable() and len(state) <= LONGEST_STATE):
+            raise ValueError(f"state must be a text of up to {LONGEST_STATE} characters, not {state!r:.200}.")
+        request = self.request
+        if task_id is not None and task_id != request.id:
+            Job.objects.running().filter(pk=task_id).update(custom_state=state, meta=text)
+        elif request.report is not None:
+            request.report(state, text)
 
     def retry(
         self,
@@ -245,9 +281,9 @@ class Task(Generic[P, R]):
     ) -> Retry:
         """Run the same job again later, `countdown` seconds (default `default_retry_delay`) from now.
 
-        args or kwargs given here take the place of the old ones. Raises Retry (or returns it, with
-        `throw=False`, to be raised); raises `exc`, or MaxRetriesExceededError, when `max_retries`
-        are used up.
+        args or kwargs given here take the place of the old ones, as do other options of `apply_async`;
+        what is not given stays. Raises Retry (or returns it, with `throw=False`, to be raised);
+        raises `exc`, or MaxRetriesExceededError, when `max_retries` are used up.
         """
         request = self.request
         if request.message is None:  # called directly: nobody can run it again
@@ -270,15 +306,12 @@ class Task(Generic[P, R]):
     def _next_try(
         self, message: Message, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
     ) -> Message:
-        fields = {"eta": None, "countdown": None, **publish.schedule(options)}
-        for name in ("queue", "priority"):
-            if options.get(name) is not None:
-                fields[name] = options[name]
+        fields: dict[str, Any] = {}
         if args is not None:
             fields["args"] = encoding.encode_arguments(tuple(args), {})[0]
         if kwargs is not None:
             fields["kwargs"] = encoding.encode_arguments((), kwargs)[1]
-        return replace(message, retries=message.retries + 1, **fields)
+        return replace(publish.changed(message, options, self), retries=message.retries + 1, **fields)
 
     # Hooks, all called in the process that runs the job
 
@@ -322,13 +355,15 @@ class Task(Generic[P, R]):
 
     def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run it to its end; errors named in `autoretry_for` become Retry."""
+        function: Any = self if self._has_own_call else self.run
         try:
             if iscoroutinefunction(self.run):
-                return async_to_sync(self.run)(*args, **kwargs)
-            return self.run(*args, **kwargs)  # type: ignore[arg-type]  # what the message says, checked by Python
-        except (TaskPredicate, *self.dont_autoretry_for):
-            raise
-        except tuple(self.autoretry_for) as error:
+                return async_to_sync(_awaited)(function, args, kwargs)
+            return function(*args, **kwargs)
+        except BaseException as error:
+            never: tuple[type[BaseException], ...] = (TaskPredicate, *classes(self.dont_autoretry_for))
+            if isinstance(error, never) or not isinstance(error, classes(self.autoretry_for)):
+                raise
             raise self._automatic_retry(error) from error
 
     def _automatic_retry(self, error: BaseException) -> Retry:
@@ -338,6 +373,16 @@ class Task(Generic[P, R]):
                 float(self.retry_backoff), self.request.retries, self.retry_backoff_max, self.retry_jitter
             )
         return self.retry(exc=error, throw=False, **options)
+
+
+async def _awaited(function: Callable[..., Awaitable[Any]], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return await function(*args, **kwargs)
+
+
+def classes(given: ErrorClasses) -> tuple[type[BaseException], ...]:
+    """One class or a sequence of them, as a tuple."""
+    several = [given] if isinstance(given, type) else given
+    return tuple(several)
 
 
 def backoff(factor: float, retries: int, longest: float, jitter: bool) -> float:
@@ -380,12 +425,12 @@ def send_task(
     **options: Unpack[TaskOptions],
 ) -> AsyncResult[Any]:
     """Send a job of the task `name`, which need not be known in this process. Raises as `apply_async`."""
-    task = registry.find(name)
+    task = registry.get(name) if settings.TASK_ALWAYS_EAGER else registry.find(name)
     if task is not None:
         return task.apply_async(args, kwargs, **options)
     message = publish.build(name, args, kwargs, options)
     publish.publish([message])
-    return AsyncResult(message.id, name=name, committed=committed_check())
+    return _handle_of(message, committed_check())
 
 
 def committed_check() -> Callable[[], bool] | None:
@@ -395,6 +440,23 @@ def committed_check() -> Callable[[], bool] | None:
     commits: list[datetime] = []
     transaction.on_commit(lambda: commits.append(datetime.now(UTC)), using=settings.DATABASE)
     return lambda: bool(commits)
+
+
+def _handle_of(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
+    ignored = '"ignore_result":true' in message.options and not message.check
+    return AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
+
+
+def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """One call of `enqueue_many` as args and kwargs."""
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, (str, bytes)) or not isinstance(call, Iterable):
+        raise TypeError(
+            f"enqueue_many takes a sequence of args or a mapping of kwargs for each job, not {call!r:.200}; "
+            f"of one argument: [({call!r:.200},), …]."
+        )
+    return tuple(call), {}
 
 
 def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Task[Any, Any]:
@@ -411,6 +473,7 @@ def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Task[A
             "origin": _origin(function),
             "run": function if bound else staticmethod(function),
             "__module__": function.__module__,
+            "__name__": function.__name__,
             "__qualname__": function.__qualname__,
             "__doc__": function.__doc__,
             "__wrapped__": staticmethod(function),

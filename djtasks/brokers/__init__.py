@@ -13,6 +13,8 @@ from djtasks.brokers.base import Broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 
+__all__ = ["BROKERS", "Broker", "broker_for", "get_broker"]
+
 BROKERS: Final = {
     "database": "djtasks.brokers.database.broker.DatabaseBroker",
 }

@@ -109,8 +109,8 @@ class Broker(ABC):
         """The beat counters of all workers that live, as far as anybody knows."""
 
     @abstractmethod
-    def orphans(self) -> set[str]:
-        """Owners of leases whose worker does not live any more, or never did."""
+    def owners(self) -> set[str]:
+        """Who holds leases now."""
 
     @abstractmethod
     def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Self
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -42,7 +44,7 @@ class PeriodicTask(models.Model):
     total_run_count = models.IntegerField(_("runs"), default=0, db_default=0)
     changed_at = UTCDateTimeField(_("changed at"), default=utc_now)
 
-    objects: AppManager[PeriodicTask] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("schedule")

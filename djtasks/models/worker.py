@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Self
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -32,7 +34,7 @@ class Worker(models.Model):
     stopped_at = UTCDateTimeField(_("stopped at"), null=True)
     lost_at = UTCDateTimeField(_("lost at"), null=True)
 
-    objects: AppManager[Worker] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("worker")
@@ -58,7 +60,7 @@ class Queue(models.Model):
     max_concurrency = models.IntegerField(_("concurrency limit"), null=True, blank=True)
     changed_at = UTCDateTimeField(_("changed at"), default=utc_now)
 
-    objects: AppManager[Queue] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("queue")
@@ -81,7 +83,7 @@ class Limit(models.Model):
     next_slot = models.BigIntegerField(default=0, db_default=0)  # µs
     tokens = models.TextField(null=True)  # noqa: DJ001 - JSON list of [job id, boot id]
 
-    objects: AppManager[Limit] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("limit")
@@ -102,7 +104,7 @@ class Metric(models.Model):
     counts = models.TextField(default="{}")  # JSON: ending → number
     histogram = models.TextField(default="{}")  # JSON: bucket → number
 
-    objects: AppManager[Metric] = AppManager()
+    objects: ClassVar[AppManager[Self]] = AppManager()
 
     class Meta:
         verbose_name = _("metric")

@@ -135,7 +135,7 @@ class Child:
 
     def _is_fresh(self) -> bool:
         """Whether the keeper's last beat is so recent that nobody can have taken this worker for dead."""
-        return self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2
+        return bool(self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2)
 
     def _serve(self) -> None:
         pause, failures = FIRST_PAUSE, 0

@@ -124,6 +124,8 @@ class Keeper:
     def finish(self) -> None:
         """The last turn: rescue what is left, and sign off."""
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
+            self.slots.clear_owners()
+            self._losses += self._left_behind(self.broker.owners())
             self._rescue()
             processed, failed = self.slots.counts()
             Worker.objects.filter(pk=self.worker).update(stopped_at=utc_now(), processed=processed, failed=failed)
@@ -176,12 +178,19 @@ class Keeper:
 
     def _watch(self) -> None:
         beats = self.broker.beats()
+        owners = self.broker.owners()
         others = {name: beat for name, beat in beats.items() if name != self.worker}
+        orphans = [owner for owner in owners if _worker_of(owner) not in beats]
         lost = [Loss(name, known=False, beat=beats[name]) for name in self._workers.look(others)]
-        lost += [Loss(name, known=False) for name in self._owners.look(dict.fromkeys(self.broker.orphans()))]
+        lost += [Loss(name, known=False) for name in self._owners.look(dict.fromkeys(orphans))]
         for loss in lost:
             logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
-        self._losses += lost
+        self._losses += lost + self._left_behind(owners)
+
+    def _left_behind(self, owners: Iterable[str]) -> list[Loss]:
+        """Leases of our own dead: a server may finish a claim, or give a lock free, after its client has died."""
+        living = {*self.slots.owners(), self.owner}
+        return [Loss(owner) for owner in owners if _worker_of(owner) == self.worker and owner not in living]
 
     def _rescue(self) -> None:
         while self._losses:
@@ -200,6 +209,10 @@ class Keeper:
                 sender=task, task_id=delivery.id, exception=error, args=[], kwargs={}, traceback=None, einfo=None
             )
             self.ledger.record(Outcome(delivery=delivery, state=states.FAILURE, failure=failure))
+
+
+def _worker_of(owner: str) -> str:
+    return owner.partition(".")[0]
 
 
 def _why(delivery: Delivery) -> str:

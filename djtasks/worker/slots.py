@@ -21,7 +21,8 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on
 _BEAT: Final = struct.Struct("=d")
 _SLOT: Final = struct.Struct("=64sQd?7x")  # id, token, start, marked
 _COUNTS: Final = struct.Struct("=QQ")  # processed, failed
-_SLOT_SIZE: Final = _SLOT.size + _COUNTS.size
+_OWNER: Final = struct.Struct("=64s")  # the boot id of the child that has the slot
+_SLOT_SIZE: Final = _SLOT.size + _COUNTS.size + _OWNER.size
 _MARK: Final = struct.Struct("=?")
 _MARK_OFFSET: Final = struct.calcsize("=64sQd")
 
@@ -81,9 +82,22 @@ class Slots:
         processed, failures = _COUNTS.unpack_from(self._memory, at + _SLOT.size)
         _COUNTS.pack_into(self._memory, at + _SLOT.size, processed + 1, failures + failed)
 
-    def empty(self, index: int) -> None:
-        """Make the slot ready for a new child."""
-        _MARK.pack_into(self._memory, self._at(index) + _MARK_OFFSET, False)
+    def give(self, index: int, owner: str) -> None:
+        """Make the slot that of a new child, before it is born."""
+        at = self._at(index)
+        _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
+        _OWNER.pack_into(self._memory, at + _SLOT.size + _COUNTS.size, owner.encode("ascii"))
+
+    def clear_owners(self) -> None:
+        """Say that no child lives any more."""
+        for index in range(self.count):
+            self.give(index, "")
+
+    def owners(self) -> set[str]:
+        """The boot ids of the children that have the slots."""
+        at = _SLOT.size + _COUNTS.size
+        texts = [_OWNER.unpack_from(self._memory, self._at(index) + at)[0] for index in range(self.count)]
+        return {text.rstrip(b"\0").decode("ascii") for text in texts} - {""}
 
     def read(self, index: int) -> Started | None:
         """What has begun in the child and not ended."""

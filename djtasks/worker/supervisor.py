@@ -156,7 +156,7 @@ class Supervisor:
     def _fork_child(self, index: int) -> None:
         owner = f"{self._worker}.{self._number}"
         self._number += 1
-        self.slots.empty(index)
+        self.slots.give(index, owner)
         pid = self._fork(lambda: run_child(Child(owner, index, self.slots, self.options)))
         self._children[pid] = Process(pid, owner, index)
 
@@ -327,6 +327,7 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
     """Run a worker in this very process: jobs in the main thread, the keeper in another. Returns the exit code."""
     slots = Slots(1)
     worker = new_worker_id()
+    slots.give(0, f"{worker}.0")
     child = Child(f"{worker}.0", 0, slots, options)
     keeper = Keeper(worker, 0, slots, options, say=lambda word: child.stop() if "lost" in word else None)
     signals.worker_init.notify(sender=child)
@@ -351,12 +352,12 @@ def _cause(code: int) -> str:
 
 def _die_with_parent(parent: int, life_end: int) -> None:
     """See to it that this process does not outlive `parent`, at whose end `life_end` reads end-of-file."""
-    if sys.platform == "linux":
+    if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        return
-    threading.Thread(target=_exit_at_end_of, args=(life_end,), name="djtasks-life", daemon=True).start()
+    else:
+        threading.Thread(target=_exit_at_end_of, args=(life_end,), name="djtasks-life", daemon=True).start()
 
 
 def _exit_at_end_of(descriptor: int) -> None:

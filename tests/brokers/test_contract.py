@@ -329,12 +329,18 @@ def test_a_worker_that_was_declared_lost_learns_it_at_its_next_beat(broker):
     assert broker.beats() == {}
 
 
-def test_leases_of_workers_that_nobody_knows_are_orphans(broker):
-    Worker.objects.create(pk="live", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
-    broker.enqueue([message(), message()])
-    claim(broker, limit=1, worker="live.1")
+def test_the_owners_of_leases_are_named(broker):
+    broker.enqueue([message(), message(), message()])
+    claim(broker, limit=1, worker="one.1")
     claim(broker, limit=1, worker="gone.1")
-    assert broker.orphans() == {"gone.1"}
+    assert broker.owners() == {"one.1", "gone.1"}
+
+
+def test_a_job_acknowledged_early_has_begun_whatever_was_seen(broker):
+    broker.enqueue([message()])
+    (delivery,) = claim(broker, worker="dead.1")
+    broker.start([delivery])
+    assert ids(broker.rescue([Loss("dead.1")], rescuer="me")) == [delivery.id]
 
 
 def test_two_rescuers_at_once_rescue_each_job_once(broker):

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from djtasks import states
+from djtasks.message import Message
 from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
 from djtasks.worker import keeper as keeper_module
@@ -133,3 +134,34 @@ def test_a_keeper_whose_worker_was_declared_lost_says_so(database):
     keeper._next.clear()
     keeper.turn()
     assert {"lost": "w"} in words
+
+
+def test_leases_that_appear_after_their_childs_death_are_given_back(database):
+    """A server may finish a claim whose client was killed meanwhile."""
+    slots = Slots(1)
+    slots.give(0, "w.1")
+    keeper = Keeper("w", 0, slots, WorkerOptions(), say=lambda word: None)
+    keeper.turn()
+    keeper.broker.enqueue([Message(id="living", task="some.task"), Message(id="late", task="some.task")])
+    keeper.broker.claim("default", limit=1, worker="w.1")
+    keeper.broker.claim("default", limit=1, worker="w.0")
+    keeper._next.clear()
+    keeper.turn()
+    keeper.turn()
+    assert dict(Job.objects.values_list("pk", "state")) == {"living": states.RECEIVED, "late": states.PENDING}
+    assert Job.objects.get(pk="late").losses == 0
+
+
+def test_leases_without_a_living_worker_go_back_after_the_patience(keeper, monkeypatch, clock):
+    keeper.turn()
+    keeper.broker.enqueue([Message(id="orphan", task="some.task")])
+    keeper.broker.claim("default", limit=1, worker="gone.1")
+    for _ in range(10):
+        clock.now += 1.0
+        keeper.turn()
+    assert Job.objects.get(pk="orphan").state == states.RECEIVED
+    clock.now += 1.0
+    keeper.turn()
+    clock.now += 1.0
+    keeper.turn()
+    assert (Job.objects.get(pk="orphan").state, Job.objects.get(pk="orphan").losses) == (states.PENDING, 1)

@@ -120,11 +120,9 @@ class DatabaseBroker(Broker):
         with _errors_named():
             return dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat"))
 
-    def orphans(self) -> set[str]:
+    def owners(self) -> set[str]:
         with _errors_named():
-            owners = Job.objects.running().values_list("worker", flat=True).distinct()
-            live = set(self.beats())
-            return {owner for owner in owners if owner.partition(".")[0] not in live}
+            return set(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
 
     def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
         ended: list[Delivery] = []
@@ -136,7 +134,9 @@ class DatabaseBroker(Broker):
 
     def _rescue(self, loss: Loss, rescuer: str) -> list[Delivery]:
         owner = Q(worker=loss.worker) | (Q(worker__startswith=f"{loss.worker}.") if loss.beat is not None else Q())
-        leased = list(Job.objects.running().filter(owner).select_for_update(**self._skip_locked()).order_by("id"))
+        skips = self.connection.features.has_select_for_update_skip_locked
+        # What a dead process's transaction still locks is found by the keeper's next look at the owners.
+        leased = list(Job.objects.running().filter(owner).select_for_update(skip_locked=skips).order_by("id"))
         alone = loss.known or len(leased) == 1
         ended = []
         for job in leased:
@@ -212,11 +212,8 @@ class DatabaseBroker(Broker):
     def close(self) -> None:
         self.connection.close()
 
-    def _atomic(self) -> transaction.Atomic:
+    def _atomic(self) -> Any:
         return transaction.atomic(using=settings.DATABASE)
-
-    def _skip_locked(self) -> dict[str, bool]:
-        return {"skip_locked": True} if self.connection.features.has_select_for_update_skip_locked else {}
 
     def _wakeup(self) -> Wakeup:
         connection = self.connection
@@ -236,12 +233,12 @@ def _errors_named() -> Iterator[None]:
 
 def _declare_lost(loss: Loss, now: datetime) -> bool:
     """Mark the worker as lost, unless it has beaten meanwhile."""
-    return bool(Worker.objects.filter(pk=loss.worker, beat=loss.beat, lost_at=None).update(lost_at=now))
+    return bool(Worker.objects.filter(pk=loss.worker, beat=loss.beat or 0, lost_at=None).update(lost_at=now))
 
 
 def _counts(job: Job, loss: Loss) -> bool:
     """Whether the job may have begun in the process that died."""
-    return not loss.known or loss.started == (job.pk, job.token)
+    return job.acked_early or not loss.known or loss.started == (job.pk, job.token)
 
 
 def _count_loss(job: Job) -> None:

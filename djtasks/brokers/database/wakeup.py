@@ -50,7 +50,7 @@ class Wakeup:
             cursor.execute("PRAGMA data_version")
             (version,) = cursor.fetchone()
         before, self._version = self._version, version
-        return before != version
+        return bool(before != version)
 
     def wait(self, timeout: float) -> None:
         """Block until a job may be ready, at most `timeout` seconds."""

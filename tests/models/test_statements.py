@@ -1,0 +1,383 @@
+"""The hot statements, each against plain ORM code that does the same, on each database."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connections
+
+from djtasks.message import Delivery, Failure, Message, Outcome
+from djtasks.models import Job, Queue, statements
+from djtasks.models.statements import BATCH, BATCH_SIZE
+
+ETA = datetime(2040, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+PAST = datetime(2020, 1, 2, 3, 4, 5, 600000, tzinfo=UTC)
+TIMES = ("created_at", "run_at", "expires_at", "started_at", "finished_at")
+NEAR = timedelta(seconds=10)
+
+
+@pytest.fixture
+def connection(database):
+    return connections[database]
+
+
+def rows():
+    """All rows as dicts, by id; the key of the order apart."""
+    return {values["id"]: values for values in Job.objects.values()}
+
+
+def assert_same(found, expected):
+    """Equal but for times, which are near each other where both are set, and for the order key."""
+    assert found.keys() == expected.keys()
+    for job_id, values in found.items():
+        reference = expected[job_id]
+        for name, value in values.items():
+            if name in TIMES and value is not None and reference[name] is not None:
+                assert abs(value - reference[name]) < NEAR, (job_id, name)
+            elif name != "order_key":
+                assert value == reference[name], (job_id, name)
+
+
+def emptied(make):
+    """What `make` writes into the empty table."""
+    Job.objects.all().delete()
+    make()
+    return rows()
+
+
+# enqueue
+
+MESSAGES = [
+    Message(id="plain", task="some.task"),
+    Message(
+        id="full", task="t", args='["\\u0000"]', kwargs='{"a":1}', queue="größe", priority=9, retries=2, parent_id="p",
+        root_id="r", group_id="g", unique_key="u", schedule="nightly", sender="ann", headers='{"h":1}',
+        options='{"o":1}', eta=ETA, expires_at=ETA,
+    ),
+    Message(id="countdown", task="t", countdown=90.5, expires_in=30),
+    Message(id="past", task="t", eta=PAST, priority=-100),
+    Message(id="at once", task="t", countdown=0, expires_at=PAST),
+    Message(id="negative", task="t", countdown=-90),
+]  # fmt: skip
+
+
+def enqueue_by_orm(messages):
+    for m in messages:
+        now = datetime.now(UTC)
+        run_at = m.eta if m.countdown is None else now + timedelta(seconds=m.countdown)
+        Job.objects.get_or_create(
+            id=m.id,
+            defaults={
+                "task": m.task, "queue": m.queue, "priority": m.priority, "rank": -m.priority, "args": m.args,
+                "kwargs": m.kwargs, "run_at": run_at, "created_at": now, "retries": m.retries, "headers": m.headers,
+                "options": m.options, "version": m.version, "parent_id": m.parent_id, "root_id": m.root_id,
+                "group_id": m.group_id, "unique_key": m.unique_key, "periodic_task": m.schedule,
+                "enqueued_by": m.sender, "state": "SCHEDULED" if run_at is not None and run_at > now else "PENDING",
+                "expires_at": m.expires_at if m.expires_in is None else now + timedelta(seconds=m.expires_in),
+            },
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_enqueue_writes_the_rows_that_the_orm_would(connection, together):
+    def by_statement():
+        for batch in [MESSAGES] if together else [[each] for each in MESSAGES]:
+            statements.enqueue(connection, batch)
+
+    assert_same(emptied(by_statement), emptied(lambda: enqueue_by_orm(MESSAGES)))
+
+
+def test_enqueue_leaves_taken_ids_alone_in_the_table_and_within_a_batch(connection):
+    first = Message(id="same", task="first")
+    batch = [Message(id="same", task="second"), Message(id="new", task="third"), Message(id="new", task="fourth")]
+
+    def by_statement():
+        statements.enqueue(connection, [first])
+        statements.enqueue(connection, batch)
+
+    assert_same(emptied(by_statement), emptied(lambda: enqueue_by_orm([first, *batch])))
+
+
+def test_enqueue_numbers_the_messages_in_their_order(connection):
+    messages = [Message(id=f"{1000 - number}", task="t") for number in range(BATCH + 10)]
+    statements.enqueue(connection, messages)
+    stored = list(Job.objects.order_by("order_key").values_list("pk", "order_key"))
+    assert [job_id for job_id, _ in stored] == [message.id for message in messages]
+    assert abs(stored[0][1] - time.time() * 1e6) < 60e6
+
+
+# claim
+
+
+def stock(count=12):
+    """Jobs of several priorities, ages, queues and tasks."""
+    Job.objects.bulk_create(
+        Job(
+            id=f"job{number:02}", task=f"task{number % 3}", queue="a" if number % 4 else "b", state="PENDING",
+            priority=number % 5, rank=-(number % 5), order_key=(number * 7) % count, token=number % 2,
+        )
+        for number in range(count)
+    )  # fmt: skip
+    Job.objects.create(id="scheduled", task="task0", queue="a", state="SCHEDULED", rank=-100, run_at=ETA)
+    Job.objects.create(id="held", task="task0", queue="a", state="STARTED", worker="other", rank=-100)
+
+
+def claim_by_orm(queue, limit, worker, refused=()):
+    ready = Job.objects.ready().filter(queue=queue).exclude(task__in=refused)
+    if Queue.objects.filter(name=queue, paused=True).exists():
+        ready = ready.filter(rank__lte=-1000)
+    claimed = list(ready[:limit])
+    for job in claimed:
+        job.state, job.worker, job.token = "RECEIVED", worker, job.token + 1
+        job.save()
+    return [job.pk for job in claimed]
+
+
+@pytest.mark.parametrize("refused", [(), ("task0",), ("task1", "task2")])
+@pytest.mark.parametrize(("queue", "limit"), [("a", 1), ("a", 4), ("a", 100), ("b", 2), ("none", 5)])
+def test_claim_takes_the_rows_that_the_orm_would(connection, queue, limit, refused):
+    claimed = []
+
+    def by_statement():
+        stock()
+        claimed.append([each.id for each in statements.claim(connection, queue, limit, "me", refused)])
+
+    def by_orm():
+        stock()
+        claimed.append(claim_by_orm(queue, limit, "me", refused))
+
+    assert_same(emptied(by_statement), emptied(by_orm))
+    assert claimed[0] == claimed[1]
+
+
+def test_claim_takes_only_what_was_revoked_of_a_paused_queue(connection):
+    stock()
+    Queue.objects.create(name="a", paused=True)
+    Job.objects.filter(pk="job05").update(rank=-1000, revoked=True)
+    (delivery,) = statements.claim(connection, "a", 10, "me", ())
+    assert (delivery.id, delivery.revoked, delivery.token) == ("job05", True, 2)
+
+
+def test_claim_gives_the_job_with_all_that_belongs_to_it(connection):
+    statements.enqueue(connection, MESSAGES)
+    Job.objects.filter(pk="full").update(
+        state="PENDING", losses=2, refusals=3, revoked=True, attempts='[{"token":1}]', token=6
+    )
+    (delivery,) = statements.claim(connection, "größe", 10, "me", ())
+    assert delivery.message == MESSAGES[1]
+    assert (delivery.worker, delivery.token, delivery.losses, delivery.refusals) == ("me", 7, 2, 3)
+    assert (delivery.revoked, delivery.attempts) == (True, '[{"token":1}]')
+    assert abs(delivery.created_at - datetime.now(UTC)) < NEAR
+
+
+# record
+
+
+def deliveries():
+    return [Delivery(Message(id=f"job{number}", task="t"), "me", number + 1) for number in range(6)]
+
+
+def held_rows():
+    """Six jobs that run: four of them ours, one of another worker, one of a later claim."""
+    begun = datetime.now(UTC) - timedelta(seconds=3)
+    for number in range(6):
+        Job.objects.create(
+            id=f"job{number}", task="t", queue="q", state="RECEIVED" if number % 2 else "STARTED",
+            worker="other" if number == 4 else "me", token=99 if number == 5 else number + 1,
+            started_at=None if number % 2 else begun, custom_state="PROGRESS", meta="1",
+        )  # fmt: skip
+
+
+def outcomes():
+    failure = Failure("ValueError", "said ünï", '["said"]', "the traceback")
+    endings = [
+        {"state": "SUCCESS", "result": '{"a":1}', "seconds": 1.25},
+        {"state": "FAILURE", "failure": failure, "seconds": 0.5},
+        {"state": "REVOKED", "failure": failure},
+        {"state": "IGNORED", "seconds": 2.0},
+        {"state": "SUCCESS", "result": "4", "seconds": 1.0},
+        {"state": "SUCCESS", "result": "5", "seconds": 1.0},
+    ]
+    return [Outcome(delivery=delivery, **fields) for delivery, fields in zip(deliveries(), endings, strict=True)]
+
+
+def record_by_orm(worker, given):
+    recorded = set()
+    for outcome in given:
+        job = Job.objects.held(outcome.delivery).filter(worker=worker).first()
+        if job is None:
+            continue
+        now = datetime.now(UTC)
+        failure = outcome.failure or Failure("", None, None, None)
+        job.state, job.result, job.seconds, job.finished_at = outcome.state, outcome.result, outcome.seconds, now
+        if job.started_at is None and outcome.seconds is not None:
+            job.started_at = now - timedelta(seconds=outcome.seconds)
+        job.exception, job.exception_message = failure.kind, failure.message
+        job.exception_args, job.traceback = failure.arguments, failure.traceback
+        job.save()
+        recorded.add(job.pk)
+    return recorded
+
+
+def test_record_writes_what_the_orm_would_and_tells_what_was_ours(connection):
+    recorded = []
+
+    def by_statement():
+        held_rows()
+        recorded.append(statements.record(connection, "me", outcomes(), time.monotonic()))
+
+    def by_orm():
+        held_rows()
+        recorded.append(record_by_orm("me", outcomes()))
+
+    assert_same(emptied(by_statement), emptied(by_orm))
+    assert recorded[0] == recorded[1] == {"job0", "job1", "job2", "job3"}
+
+
+def test_record_of_only_our_own_jobs_writes_them_all(connection):
+    held_rows()
+    assert statements.record(connection, "me", outcomes()[:4], time.monotonic()) == {"job0", "job1", "job2", "job3"}
+    assert Job.objects.finished().count() == 4
+
+
+def test_record_never_changes_what_has_ended(connection):
+    held_rows()
+    Job.objects.filter(pk="job0").update(state="FAILURE")
+    assert statements.record(connection, "me", outcomes()[:1], time.monotonic()) == set()
+    assert Job.objects.get(pk="job0").state == "FAILURE"
+
+
+def test_record_counts_the_time_since_the_end(connection):
+    held_rows()
+    (outcome,) = outcomes()[1:2]
+    statements.record(connection, "me", [outcome], outcome.ended + 100)
+    job = Job.objects.get(pk="job1")
+    assert abs(datetime.now(UTC) - timedelta(seconds=100) - job.finished_at) < NEAR
+    assert abs(job.finished_at - job.started_at - timedelta(seconds=0.5)) < timedelta(milliseconds=2)
+
+
+def test_record_takes_more_than_one_statement_may_hold(connection):
+    given = []
+    for number in range(5):
+        Job.objects.create(id=f"big{number}", task="t", queue="q", state="STARTED", worker="me", token=1)
+        delivery = Delivery(Message(id=f"big{number}", task="t"), "me", 1)
+        given.append(Outcome(delivery=delivery, state="SUCCESS", result='"' + "x" * BATCH_SIZE + '"', seconds=0.0))
+    assert len(statements.record(connection, "me", given, time.monotonic())) == 5
+
+
+# promote
+
+
+def waiting_rows():
+    for number, (state, run_at) in enumerate(
+        [("SCHEDULED", PAST), ("RETRY", PAST + timedelta(days=1)), ("SCHEDULED", ETA), ("PENDING", PAST)]
+    ):
+        Job.objects.create(id=f"job{number}", task="t", queue=f"q{number}", state=state, run_at=run_at)
+
+
+def promote_by_orm(limit):
+    due = list(Job.objects.due()[:limit])
+    for job in due:
+        job.state, job.order_key = "PENDING", statements.microseconds(job.run_at)
+        job.save()
+    return [job.queue for job in due]
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_promote_makes_the_rows_ready_that_the_orm_would(connection, limit):
+    promoted = []
+
+    def by_statement():
+        waiting_rows()
+        promoted.append(sorted(statements.promote(connection, limit)))
+
+    def by_orm():
+        waiting_rows()
+        promoted.append(sorted(promote_by_orm(limit)))
+
+    found, expected = emptied(by_statement), emptied(by_orm)
+    assert_same(found, expected)
+    assert promoted[0] == promoted[1]
+    assert {key: row["order_key"] for key, row in found.items()} == {
+        key: row["order_key"] for key, row in expected.items()
+    }
+
+
+def test_queues_are_those_that_the_orm_would_find(connection):
+    assert statements.queues(connection) == []
+    stock()
+    expected = sorted(set(Job.objects.ready().values_list("queue", flat=True)))
+    assert statements.queues(connection) == expected == ["a", "b"]
+
+
+# The text of the statements
+
+
+@pytest.mark.parametrize("vendor", statements.VENDORS)
+@pytest.mark.parametrize("name", ["claim", "enqueue", "promote", "queues", "record"])
+def test_the_statements_name_the_tables_of_the_models(vendor, name):
+    assert (Job._meta.db_table, Queue._meta.db_table) == ("djtasks_job", "djtasks_queue")
+    assert "djtasks_job" in statements.sql(vendor, name)
+
+
+def test_the_model_has_no_column_that_enqueue_leaves_empty_without_a_default():
+    text = statements.sql("sqlite", "enqueue")
+    written = {word.strip() for word in text[text.index("(") + 1 : text.index(")")].split(",")}
+    for field in Job._meta.concrete_fields:
+        assert field.column in written or field.null or field.has_db_default(), field.column
+
+
+# Plans
+
+
+BACKLOG = 20_000
+
+
+@pytest.fixture
+def backlog(connection):
+    """20,000 jobs of next year with a high priority, 2,000 that ended, and 200 ready ones."""
+    later, done = [], []
+    for number in range(BACKLOG):
+        later.append(Message(id=f"later{number:05}", task="t", priority=100, eta=ETA))
+    for number in range(2000):
+        done.append(Message(id=f"done{number:05}", task="t", priority=100))
+    statements.enqueue(connection, later)
+    statements.enqueue(connection, done)
+    Job.objects.filter(state="PENDING").update(state="SUCCESS", finished_at=datetime.now(UTC))
+    statements.enqueue(connection, [Message(id=f"ready{number:05}", task="t", priority=1) for number in range(200)])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE djtasks_job" if connection.vendor == "mysql" else "ANALYZE djtasks_job")
+    return connection
+
+
+def plan(connection, name, params):
+    explain = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN ", "mysql": "EXPLAIN "}[connection.vendor]
+    statement = statements.sql(connection.vendor, name).replace("/* refused */", "")
+    with connection.cursor() as cursor:
+        cursor.execute(explain + statement, params)
+        return "\n".join(" ".join(map(str, row)) for row in cursor.fetchall())
+
+
+CLAIM = {
+    "postgresql": ["default", "default", 10, "me"],
+    "sqlite": ["me", "default", "default", 10],
+    "mysql": ["default", "default", 10],
+}
+PROMOTE = {"postgresql": [1000], "sqlite": [str(PAST), 1000]}
+
+
+def test_with_a_backlog_the_statements_read_their_indexes_and_sort_nothing_and_stay_cheap(backlog):
+    vendor = backlog.vendor
+    claims = plan(backlog, "claim", CLAIM[vendor])
+    assert "djtasks_job_ready" in claims
+    assert not any(word in claims for word in ("Sort", "TEMP B-TREE", "filesort")), claims
+    assert "djtasks_job_ready" in plan(backlog, "queues", [])
+    if vendor in PROMOTE:
+        promotes = plan(backlog, "promote", PROMOTE[vendor])
+        assert "djtasks_job_due" in promotes
+        assert not any(word in promotes for word in ("Sort", "TEMP B-TREE")), promotes
+    before = time.perf_counter()
+    claimed = [each.id for _ in range(100) for each in statements.claim(backlog, "default", 2, "me", ())]
+    assert claimed == [f"ready{number:05}" for number in range(200)]
+    # A claim that walked through the backlog would take some 16 ms, so 1.6 s.
+    assert time.perf_counter() - before < 1.0
