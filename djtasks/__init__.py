@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from djtasks import control, registry, states
+    from djtasks.declare import shared_task
     from djtasks.request import current_task
     from djtasks.result import AsyncResult, EagerResult
-    from djtasks.task import Task, send_task, shared_task
+    from djtasks.task import Task, send_task
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,7 @@ _HOMES = {
     "Task": "djtasks.task",
     "current_task": "djtasks.request",
     "send_task": "djtasks.task",
-    "shared_task": "djtasks.task",
+    "shared_task": "djtasks.declare",
 }
 _MODULES = ("control", "registry", "states")
 

@@ -12,8 +12,9 @@ from django.db import connections
 from djtasks import conf, registry, routing
 from djtasks.brokers import broker_for
 from djtasks.conf import settings
+from djtasks.declare import OPTIONS
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.task import OPTIONS, Task
+from djtasks.task import Task
 
 
 @checks.register("djtasks")

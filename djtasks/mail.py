@@ -17,8 +17,8 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connectio
 from django.core.mail.backends.base import BaseEmailBackend
 
 from djtasks.conf import settings
+from djtasks.declare import shared_task
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.task import shared_task
 
 _FIELDS = ("subject", "body", "from_email", "to", "cc", "bcc", "reply_to")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -186,6 +186,15 @@ def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
 def in_transaction() -> bool:
     """Whether what is published now waits for the commit of the caller's own transaction."""
     return get_broker().transactional and connections[settings.DATABASE].in_atomic_block
+
+
+def committed_check() -> Callable[[], bool] | None:
+    """A function that tells whether the transaction that is open now has committed; None without one."""
+    if not in_transaction():
+        return None
+    commits: list[bool] = []
+    transaction.on_commit(lambda: commits.append(True), using=settings.DATABASE)
+    return lambda: bool(commits)
 
 
 def _task_options(task: Any) -> dict[str, Any]:

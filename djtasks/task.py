@@ -1,4 +1,4 @@
-"""Tasks: declared with `@shared_task` or as a class, sent with `delay` and `apply_async`."""
+"""The task: sent with `delay` and `apply_async`, run by `Execution`; it may ask for its own retry."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack, overload
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import transaction
@@ -29,38 +29,6 @@ Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
 ErrorClasses = type[BaseException] | Sequence[type[BaseException]]
 
 LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
-
-OPTIONS: Final = frozenset(
-    {
-        "name",
-        "bind",
-        "base",
-        "queue",
-        "priority",
-        "ignore_result",
-        "acks_late",
-        "max_retries",
-        "default_retry_delay",
-        "autoretry_for",
-        "dont_autoretry_for",
-        "retry_backoff",
-        "retry_backoff_max",
-        "retry_jitter",
-        "retry_kwargs",
-        "rate_limit",
-        "time_limit",
-        "soft_time_limit",
-        "expires",
-        "track_started",
-        "typing",
-        "pydantic",
-        "throws",
-        "max_concurrency",
-        "unique",
-        "schedule",
-        "store_arguments",
-    }
-)
 
 
 class Task(Generic[P, R]):
@@ -159,7 +127,7 @@ class Task(Generic[P, R]):
             return self.apply(args, kwargs, **options)
         message = self._message(args, kwargs, options)
         publish.publish([message])
-        return self._handle(message, committed_check())
+        return self._handle(message, publish.committed_check())
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay` once the open transaction on the default database has committed; at once if none is open."""
@@ -204,7 +172,7 @@ class Task(Generic[P, R]):
             return [self.apply(args, kwargs, **options) for args, kwargs in split]
         messages = [self._message(args, kwargs, options) for args, kwargs in split]
         publish.publish(messages)
-        committed = committed_check() if messages else None
+        committed = publish.committed_check() if messages else None
         return [self._handle(message, committed) for message in messages]
 
     def apply(
@@ -395,29 +363,6 @@ def backoff(factor: float, retries: int, longest: float, jitter: bool) -> float:
     return random.uniform(0, delay) if jitter else delay
 
 
-@overload
-def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
-@overload
-def shared_task(
-    *, bind: bool, base: type[Task[Any, Any]] | None = None, **options: Any
-) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
-@overload
-def shared_task(
-    *, base: type[Task[Any, Any]] | None = None, **options: Any
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def shared_task(*functions: Any, **options: Any) -> Any:
-    """Make a task of a function, and register it: `@shared_task` or `@shared_task(queue="mail", …)`.
-
-    `bind=True` passes the task as first argument; `base` is the Task class to make it of; any
-    option `task_x` means `x`; options that djtasks does not know become attributes of the task.
-    Raises DuplicateTask if another function has taken the name.
-    """
-    options = {name.removeprefix("task_"): value for name, value in options.items()}
-    if functions and callable(functions[0]):
-        return _declare(functions[0], options)
-    return lambda function: _declare(function, options)
-
-
 def send_task(
     name: str,
     args: Sequence[Any] | None = None,
@@ -430,16 +375,7 @@ def send_task(
         return task.apply_async(args, kwargs, **options)
     message = publish.build(name, args, kwargs, options)
     publish.publish([message])
-    return _handle_of(message, committed_check())
-
-
-def committed_check() -> Callable[[], bool] | None:
-    """A function that tells whether the transaction that is open now has committed; None without one."""
-    if not publish.in_transaction():
-        return None
-    commits: list[datetime] = []
-    transaction.on_commit(lambda: commits.append(datetime.now(UTC)), using=settings.DATABASE)
-    return lambda: bool(commits)
+    return _handle_of(message, publish.committed_check())
 
 
 def _handle_of(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
@@ -457,38 +393,6 @@ def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Ma
             f"of one argument: [({call!r:.200},), …]."
         )
     return tuple(call), {}
-
-
-def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Task[Any, Any]:
-    attributes = dict(options)
-    base = attributes.pop("base", None) or Task
-    bound = attributes.pop("bind", False)
-    attributes.setdefault("name", "")
-    task_class = type(
-        function.__name__,
-        (base,),
-        {
-            **attributes,
-            "name": attributes["name"] or f"{function.__module__}.{function.__name__}",
-            "origin": _origin(function),
-            "run": function if bound else staticmethod(function),
-            "__module__": function.__module__,
-            "__name__": function.__name__,
-            "__qualname__": function.__qualname__,
-            "__doc__": function.__doc__,
-            "__wrapped__": staticmethod(function),
-        },
-    )
-    task: Task[Any, Any] = task_class()
-    registry.register(task)
-    return task
-
-
-def _origin(function: Callable[..., Any]) -> str:
-    """Where a function was written; of one inside another function, without the line: each call makes it anew."""
-    path = f"{function.__module__}.{function.__qualname__}"
-    code = getattr(function, "__code__", None)
-    return path if code is None or "<locals>" in path else f"{path} (line {code.co_firstlineno})"
 
 
 def _run_eagerly(message: Message) -> Execution:
