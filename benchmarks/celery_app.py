@@ -1,0 +1,34 @@
+"""The job as a task of Celery, and the settings that suit it best."""
+
+import os
+
+from celery import Celery
+
+from benchmarks import work
+from tests import servers
+
+REDIS_DATABASE = 13  # neither the one of the tests, nor 0, which people use
+
+
+def redis_url() -> str:
+    """The benchmarks' own database on the Redis server."""
+    return os.environ[servers.variable("redis")].rpartition("/")[0] + f"/{REDIS_DATABASE}"
+
+
+RESULTS = os.environ.get("DJTASKS_BENCH_RESULTS")  # a result backend; nothing: results are ignored
+
+app = Celery("benchmarks")
+app.conf.update(
+    broker_url=redis_url(),
+    result_backend=RESULTS,
+    task_ignore_result=not RESULTS,
+    broker_connection_retry_on_startup=True,
+    # Without it, each job opens a database connection of its own for its result.
+    CELERY_DB_REUSE_MAX=1_000_000,
+)
+
+
+@app.task(name="benchmarks.mark")
+def mark(number: int) -> int:
+    """Note the start of job `number`."""
+    return work.mark(number)

@@ -1,0 +1,67 @@
+"""What is measured: how much is done, which figures come out, how rounds become one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Final
+
+Values = Mapping[str, float | list[float] | None]  # what a scenario found: values, or samples to be pooled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much a session does."""
+
+    scenarios: Sequence[str]
+    jobs: int = 10_000  # that wait when the drain begins
+    singles: int = 1_000  # enqueued one at a time
+    pauses: int = 30  # pick-ups of an idle worker
+    trips: int = 100  # with a result
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table. `source` names the values it is made of, in what the scenarios return."""
+
+    title: str
+    source: str
+    rising: bool  # more is better
+    digits: int
+    pick: Callable[[Sequence[float]], float] = median
+
+
+def percentile(percent: int) -> Callable[[Sequence[float]], float]:
+    """A function that picks the value below which `percent` of 100 samples lie."""
+    return lambda samples: quantiles(samples, n=100, method="inclusive")[percent - 1]
+
+
+FIGURES: Final = (
+    Figure("enqueue one at a time, jobs/s", "enqueue", True, 0),
+    Figure("enqueue in bulk, jobs/s", "bulk", True, 0),
+    Figure("drain, jobs/s", "drain", True, 0),
+    Figure("worker CPU in the drain, µs/job", "cpu", False, 0),
+    Figure("worker memory after the drain, MiB", "memory", False, 0),
+    Figure("pick-up when idle, p50, ms", "pick_up", False, 1, percentile(50)),
+    Figure("pick-up when idle, p95, ms", "pick_up", False, 1, percentile(95)),
+    Figure("pick-up when idle, p99, ms", "pick_up", False, 1, percentile(99)),
+    Figure("round trip with the result, p50, ms", "round_trip", False, 1, percentile(50)),
+)
+
+
+def value(figure: Figure, rounds: Sequence[Values]) -> float | None:
+    """The figure over all rounds of a peer: the median of their values, or a percentile of all their samples."""
+    found: list[float] = []
+    for each in rounds:
+        given = each.get(figure.source)
+        found += given if isinstance(given, list) else [given] if given is not None else []
+    if not found or (figure.pick is not median and len(found) < 2):
+        return None
+    return figure.pick(found)
+
+
+def ratio(figure: Figure, mine: float, other: float) -> float | None:
+    """How many times better `mine` is than `other`; below 1: worse."""
+    better, worse = (mine, other) if figure.rising else (other, mine)
+    return better / worse if worse else None

@@ -1,0 +1,54 @@
+"""The queues that are compared: one line each here, one small file each beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a peer is and what it needs. Known without importing it: each is imported in a process of its own."""
+
+    module: str  # holds PEER, a subclass of `Peer`
+    database: str  # of the Django site: sqlite, postgresql or mariadb
+    redis: bool = False
+    environment: Mapping[str, str]
+    note: str  # its settings, for the reader of the table
+
+    @property
+    def servers(self) -> list[str]:
+        """The kinds of servers it talks to, as `tests.servers` names them."""
+        return [kind for kind, needed in ((self.database, self.database != "sqlite"), ("redis", self.redis)) if needed]
+
+
+def _djtasks(database: str, note: str) -> Entry:
+    return Entry(
+        module="benchmarks.peers.djtasks_database",
+        database=database,
+        environment={},
+        note=f"{note}; 2 children; every result stored; acknowledged after the run",
+    )
+
+
+def _celery(module: str, database: str, results: str, note: str) -> Entry:
+    return Entry(
+        module=f"benchmarks.peers.{module}",
+        database=database,
+        redis=True,
+        environment={"DJTASKS_BENCH_RESULTS": results},
+        note=f"Redis; prefork, 2 children; {note}; acknowledged before the run (its default)",
+    )
+
+
+PEERS: Final[dict[str, Entry]] = {
+    "djtasks-sqlite": _djtasks("sqlite", "SQLite"),
+    "djtasks-postgresql": _djtasks("postgresql", "PostgreSQL"),
+    "djtasks-mariadb": _djtasks("mariadb", "MariaDB"),
+    "celery-redis": _celery("celery_redis", "sqlite", "", "results ignored"),
+    "celery-results": _celery(
+        "celery_results", "postgresql", "django-db", "every result stored in PostgreSQL, CELERY_DB_REUSE_MAX set"
+    ),
+}
+BASELINE: Final = ("celery-redis", "celery-results")  # what ratios refer to: the first of these that has the figure

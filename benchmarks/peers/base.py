@@ -1,0 +1,47 @@
+"""What the scenarios know of a queue. A new peer is one file with a subclass, and a line in `peers/__init__.py`."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+CHILDREN = 2  # processes that run jobs, the same for all peers
+PYTHON = sys.executable
+
+
+class Peer(ABC):
+    """A queue and its worker, with their best reasonable settings. Lives for one session, in a process of its own."""
+
+    results: ClassVar[bool] = True  # whether `result` can be asked
+
+    def prepare(self) -> None:
+        """Leave empty queues, whatever a run that was killed has left."""
+
+    @abstractmethod
+    def worker_command(self) -> list[str]:
+        """The command line of a worker with CHILDREN processes that logs warnings only."""
+
+    @abstractmethod
+    def send(self, number: int) -> Any:
+        """Enqueue one job as a web request would, and return the handle on it."""
+
+    @abstractmethod
+    def send_many(self, numbers: Sequence[int]) -> None:
+        """Enqueue many jobs in the fastest way that the peer offers."""
+
+    def result(self, handle: Any) -> Any:
+        """Wait for the result of a job that `send` gave the handle on. Raises an exception after 10 s."""
+        raise NotImplementedError
+
+    def settled(self) -> int | None:
+        """How many jobs have their result stored, all in all; None where a job leaves nothing behind."""
+        return None
+
+    def durability(self) -> str:
+        """How safe a job and its result are against a crash of the machine: the servers' settings that decide it."""
+        return ""
+
+    def clean_up(self) -> None:
+        """Remove all that was made. Called after the worker's end, also after an error."""

@@ -1,0 +1,41 @@
+"""djtasks with the database broker, on whichever database the session has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks import databases, tasks
+from benchmarks.peers.base import CHILDREN, PYTHON, Peer
+from djtasks import AsyncResult
+from djtasks.models import Job
+
+
+class Djtasks(Peer):
+    """Every result is stored, in the same transaction that finishes the job."""
+
+    def prepare(self) -> None:
+        databases.create()
+
+    def worker_command(self) -> list[str]:
+        return [PYTHON, "-m", "django", "runworker", "--concurrency", str(CHILDREN), "--loglevel", "WARNING"]
+
+    def send(self, number: int) -> AsyncResult[int]:
+        return tasks.mark.delay(number)
+
+    def send_many(self, numbers: Sequence[int]) -> None:
+        tasks.mark.enqueue_many([(number,) for number in numbers])
+
+    def result(self, handle: AsyncResult[int]) -> int:
+        return handle.get(timeout=10)
+
+    def settled(self) -> int:
+        return Job.objects.finished().count()
+
+    def durability(self) -> str:
+        return databases.durability()
+
+    def clean_up(self) -> None:
+        databases.drop()
+
+
+PEER = Djtasks
