@@ -79,8 +79,10 @@ def decode(text: str, *, fetch: bool = True) -> Any:
 
     Raises MalformedMessage for text that is none of ours, DoesNotExist for an instance that is gone.
     """
+    if text == "{}":
+        return {}
     try:
-        return json.loads(text, object_hook=_read if fetch else _read_without_fetching)
+        return (_fetching if fetch else _referring).decode(text)
     except (ObjectDoesNotExist, DatabaseError, MemoryError):
         raise
     except Exception as error:  # whatever the constructors of the types say to nonsense
@@ -238,6 +240,10 @@ def _read(values: dict[str, Any]) -> Any:
     value = _read_without_fetching(values)
     return value.fetch() if isinstance(value, ModelReference) else value
 
+
+# Made once: json.loads makes a decoder for each call that has a hook.
+_fetching = json.JSONDecoder(object_hook=_read)
+_referring = json.JSONDecoder(object_hook=_read_without_fetching)
 
 Converter = Callable[[Any], Any]
 

@@ -115,6 +115,12 @@ def _portions(items: Sequence[Item], size: Callable[[Item], int]) -> Iterator[li
         yield portion
 
 
+def _has_ready(connection: BaseDatabaseWrapper, queue: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM djtasks_job WHERE state = 'PENDING' AND queue = %s)", [queue])
+        return bool(cursor.fetchone()[0])
+
+
 def _repeated(vendor: str, name: str, times: int, separator: str) -> str:
     statement = sql(vendor, name)
     return _ROW.sub(lambda match: f"{separator.join([match[1]] * times)}\n", statement)
@@ -265,12 +271,9 @@ def _sqlite_row(m: Message, moment: datetime, order_key: int, connection: BaseDa
 def _sqlite_claim(
     connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, refused: list[str]
 ) -> list[tuple[Any, ...]]:
+    if not _has_ready(connection, queue):  # a look takes no lock, the UPDATE would take the one that writers wait for
+        return []
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT 1 FROM djtasks_job WHERE state = 'PENDING' AND queue = %s ORDER BY rank)", [queue]
-        )
-        if not cursor.fetchone()[0]:  # a look takes no lock, the UPDATE would take the one that writers wait for
-            return []
         cursor.execute(statement, [worker, queue, queue, *refused, limit])
         return list(cursor.fetchall())
 
@@ -329,6 +332,8 @@ def _mysql_row(m: Message, position: int, connection: BaseDatabaseWrapper) -> tu
 def _mysql_claim(
     connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, refused: list[str]
 ) -> list[tuple[Any, ...]]:
+    if not _has_ready(connection, queue):  # one round trip, not the three of a transaction
+        return []
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(statement, [queue, queue, *refused, limit])
         rows = list(cursor.fetchall())

@@ -36,8 +36,9 @@ logger = logging.getLogger("djtasks.worker")
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 FIRST_PAUSE: Final = 0.002  # seconds between two looks into the queues, doubled while they are empty, up to
 LONGEST_PAUSE: Final = 1.0  # where a descriptor tells of new jobs
-LONGEST_BLIND_PAUSE: Final = 0.1  # where nothing does
-CHEAP_LOOK: Final = 0.005  # between two looks that cost next to nothing
+BLIND_PAUSES: Final = (0.005, 0.1)  # where nothing does: at first, and after a while without work
+CHEAP_PAUSES: Final = (0.002, 0.01)  # between two looks that cost next to nothing, likewise
+SLOWING: Final = 50  # a pause is this part of the time without work
 LONGEST_BACKOFF: Final = 5.0  # seconds between two tries to reach a store that is down
 CONNECTION_CHECK: Final = 1.0  # seconds between two checks of the user's connections
 
@@ -60,6 +61,7 @@ class Child:
         self._main_is_done = False
         self._is_unsure = False  # after an error: a claim may have been made whose answer got lost
         self._checked_connections = 0.0
+        self._worked = time.monotonic()  # when the I/O thread last saw work
         self._runs = 0
 
     def run(self) -> None:
@@ -144,8 +146,10 @@ class Child:
                 with self.slots.alone() if self.broker.one_writer else contextlib.nullcontext():
                     claimed = self._turn()
                 failures = 0
-                pause = FIRST_PAUSE if claimed or not self.consumer.is_idle else min(pause * 2, LONGEST_PAUSE)
+                if claimed or not self.consumer.is_idle:
+                    pause, self._worked = FIRST_PAUSE, time.monotonic()
                 self._wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
             except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
                 failures += 1
                 self._recover(error, failures)
@@ -202,21 +206,23 @@ class Child:
             return 0.05
         if self.consumer.is_idle:
             return pause
+        if self.consumer.held or not self.consumer.runs_long():
+            return 0.02
         mark = self.ledger.next_mark()
-        return min(LONGEST_PAUSE, mark) if mark is not None and not self.consumer.held else 0.02
+        return LONGEST_PAUSE if mark is None else min(LONGEST_PAUSE, mark)
 
     def _sleep(self, descriptors: list[int], timeout: float, *, looks: bool) -> None:
         if not looks:
             readable(descriptors, timeout)
             return
+        without_work = time.monotonic() - self._worked
         deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            woken = readable(descriptors, min(left, CHEAP_LOOK))
+        while not readable(descriptors, _paced(CHEAP_PAUSES, without_work)):
             changed = self.broker.has_changed()
-            if woken or changed:
-                return
             if changed is None:
-                readable(descriptors, min(left, LONGEST_BLIND_PAUSE))
+                readable(descriptors, _paced(BLIND_PAUSES, without_work))
+                return
+            if changed or time.monotonic() > deadline:
                 return
 
     def _recover(self, error: Exception, failures: int) -> None:
@@ -227,6 +233,12 @@ class Child:
         with contextlib.suppress(Exception):
             self.broker.close()
         time.sleep(delay)
+
+
+def _paced(pauses: tuple[float, float], without_work: float) -> float:
+    """A pause in seconds: the shortest while there is work, longer the longer there was none."""
+    shortest, longest = pauses
+    return min(max(without_work / SLOWING, shortest), longest)
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:

@@ -127,10 +127,14 @@ class Consumer:
             self._changed.notify()
         return len(kept)
 
+    def runs_long(self) -> bool:
+        """What runs has run for so long that whatever came now would wait behind it."""
+        since = self._running_since
+        return since is not None and time.monotonic() - since > AHEAD
+
     def is_stuck(self) -> bool:
         """A long job runs and others wait behind it."""
-        since = self._running_since
-        return bool(self._waiting) and since is not None and time.monotonic() - since > AHEAD
+        return bool(self._waiting) and self.runs_long()
 
     def release(self) -> None:
         """Give back all that has not begun."""
@@ -150,11 +154,10 @@ class Consumer:
             return 0
         if self._alone:
             return 1 if self.is_idle and not unsettled else 0
-        since = self._running_since
-        if since is not None and time.monotonic() - since > AHEAD:
-            return 0  # whatever came now would wait behind a long job
+        if self.runs_long():
+            return 0
         ahead = self.ahead()
-        missing = ahead - len(self._waiting) - (since is not None and ahead == 1)
+        missing = ahead - len(self._waiting) - (self._running_since is not None and ahead == 1)
         return missing if missing * 2 >= ahead else 0
 
     def _claim(self, wanted: int) -> list[Delivery]:

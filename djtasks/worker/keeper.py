@@ -35,6 +35,7 @@ from djtasks.worker.slots import Slots
 logger = logging.getLogger("djtasks.worker")
 
 PROMOTE_EVERY: Final = 0.1  # seconds
+LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 PRUNE_EVERY: Final = 60.0  # seconds
 PRUNE_BATCH: Final = 1000  # rows a transaction
 LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
@@ -88,6 +89,7 @@ class Keeper:
         self._registered = False
         self._workers = Watch(settings.WORKER_LOST_AFTER)
         self._owners = Watch(settings.WORKER_LOST_AFTER)
+        self._own = Watch(LEFT_BEHIND_AFTER)
         self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
         self._failures = 0
 
@@ -105,8 +107,8 @@ class Keeper:
             self._failures += 1
             if self._failures == 1:
                 self._losses.append(Loss(self.owner, known=False))  # a rescue's answer may have got lost
-            self._workers.restart()
-            self._owners.restart()
+            for watch in (self._workers, self._owners, self._own):
+                watch.restart()
             if self._failures in (1, 10, 100):
                 logger.warning("The keeper cannot reach the store (%d tries so far): %s", self._failures, error)
             with contextlib.suppress(Exception):
@@ -125,7 +127,7 @@ class Keeper:
         """The last turn: rescue what is left, and sign off."""
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             self.slots.clear_owners()
-            self._losses += self._left_behind(self.broker.owners())
+            self._losses += [Loss(name) for name in self._left_behind(self.broker.owners())]
             self._rescue()
             processed, failed = self.slots.counts()
             Worker.objects.filter(pk=self.worker).update(stopped_at=utc_now(), processed=processed, failed=failed)
@@ -185,12 +187,13 @@ class Keeper:
         lost += [Loss(name, known=False) for name in self._owners.look(dict.fromkeys(orphans))]
         for loss in lost:
             logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
-        self._losses += lost + self._left_behind(owners)
+        lost += [Loss(name) for name in self._own.look(dict.fromkeys(self._left_behind(owners)))]
+        self._losses += lost
 
-    def _left_behind(self, owners: Iterable[str]) -> list[Loss]:
+    def _left_behind(self, owners: Iterable[str]) -> list[str]:
         """Leases of our own dead: a server may finish a claim, or give a lock free, after its client has died."""
         living = {*self.slots.owners(), self.owner}
-        return [Loss(owner) for owner in owners if _worker_of(owner) == self.worker and owner not in living]
+        return [owner for owner in owners if _worker_of(owner) == self.worker and owner not in living]
 
     def _rescue(self) -> None:
         while self._losses:
