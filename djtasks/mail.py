@@ -1,6 +1,8 @@
 """Sends all of a site's mail in the background: `EMAIL_BACKEND = "djtasks.mail.EmailBackend"`.
 
-`DJTASKS["EMAIL_BACKEND"]` is the backend that then delivers, in the worker.
+`DJTASKS["EMAIL_BACKEND"]` is the backend that then delivers, in the worker. From Django 6.1 on, where MAILERS takes
+the place of EMAIL_BACKEND, the option `mailer` names the one that delivers:
+`{"default": {"BACKEND": "djtasks.mail.EmailBackend", "OPTIONS": {"mailer": "smtp"}}, "smtp": {"BACKEND": …}}`.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from email.message import MIMEPart
 from email.mime.base import MIMEBase
 from typing import Any
 
-from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
+from django.core import mail
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.module_loading import import_string
 
 from djtasks.conf import settings
 from djtasks.declare import shared_task
@@ -24,7 +28,12 @@ _FIELDS = ("subject", "body", "from_email", "to", "cc", "bcc", "reply_to")
 
 
 class EmailBackend(BaseEmailBackend):
-    """Makes a job of each message."""
+    """Makes a job of each message, to be delivered by the mailer `mailer`, or by `DJTASKS["EMAIL_BACKEND"]`."""
+
+    def __init__(self, fail_silently: bool = False, *, mailer: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fail_silently = fail_silently
+        self.mailer = mailer
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Queue the messages and return how many.
@@ -33,7 +42,7 @@ class EmailBackend(BaseEmailBackend):
         """
         packed = [pack(message) for message in email_messages if message.recipients()]
         try:
-            send_mail.enqueue_many([(each,) for each in packed])
+            send_mail.enqueue_many([(each, self.mailer) for each in packed])
         except BrokerUnavailable:
             if not self.fail_silently:
                 raise
@@ -42,10 +51,13 @@ class EmailBackend(BaseEmailBackend):
 
 
 @shared_task(name="djtasks.mail.send", autoretry_for=(OSError,), retry_backoff=10, max_retries=8)
-def send_mail(packed: dict[str, Any]) -> int:
-    """Deliver one message by `DJTASKS["EMAIL_BACKEND"]`; a server that cannot be reached is tried again."""
-    connection = get_connection(settings.EMAIL_BACKEND)
-    return connection.send_messages([unpack(packed)]) or 0
+def send_mail(packed: dict[str, Any], mailer: str = "") -> int:
+    """Deliver one message; a server that cannot be reached is tried again."""
+    return _deliverer(mailer).send_messages([unpack(packed)]) or 0
+
+
+def _deliverer(mailer: str) -> Any:
+    return mail.mailers[mailer] if mailer else import_string(settings.EMAIL_BACKEND)()
 
 
 def pack(message: EmailMessage) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def carried(message):
 
 def test_a_plain_message_arrives_as_it_was_written():
     message = EmailMessage(
-        gettext_lazy("Yes"), "Body – ünï ✓", "Ann <ann@example.com>", ["bob@example.com"], ["b@example.com"],
+        gettext_lazy("Yes"), "Body – ünï ✓", "Ann <ann@example.com>", ["bob@example.com"], bcc=["b@example.com"],
         cc=["c@example.com"], reply_to=["r@example.com"], headers={"X-Order": "17", "Message-ID": "<1@example.com>"},
     )  # fmt: skip
     back = carried(message)
@@ -100,7 +100,7 @@ def test_a_modern_part_keeps_headers_of_its_own():
 
 
 def test_all_mail_of_a_site_becomes_jobs_and_is_delivered_by_them(in_background, settings):
-    settings.ADMINS = [("Ann", "ann@example.com")]
+    settings.ADMINS = ["ann@example.com"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.com")]
     assert send_mail("one", "body", None, ["b@example.com"], html_message="<p>body</p>") == 1
     mail_admins("two", "body")
     EmailMessage("three", "body", None, ["b@example.com"]).send()
@@ -148,3 +148,15 @@ def test_a_broker_that_cannot_be_reached_is_passed_over_only_if_asked_to(in_back
     with pytest.raises(BrokerUnavailable):
         send_mail("s", "b", None, ["b@example.com"])
     assert send_mail("s", "b", None, ["b@example.com"], fail_silently=True) == 0
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="MAILERS came with Django 6.1")
+def test_a_mailer_in_the_background_hands_on_to_another(db, settings):
+    settings.MAILERS = {
+        "default": {"BACKEND": "djtasks.mail.EmailBackend", "OPTIONS": {"mailer": "real"}},
+        "real": {"BACKEND": LOCMEM},
+    }
+    assert send_mail("Hello", "Body", "a@example.com", ["b@example.com"]) == 1
+    assert mail.outbox == []
+    assert run_jobs() == 1
+    assert [each.subject for each in mail.outbox] == ["Hello"]

@@ -325,7 +325,7 @@ def test_a_database_in_memory_is_refused_with_a_sentence(start_worker):
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_missing_migrations_are_named_and_stop_the_worker(start_worker, tmp_path):
-    worker = start_worker(wait=False, env={"DJTASKS_TEST_FILES": str(tmp_path), "DJTASKS_TEST_SUFFIX": "empty"})
+    worker = start_worker(wait=False, env={"DJTASKS_TEST_SQLITE": str(tmp_path / "empty.sqlite3")})
     assert worker.process.wait(20) == 1
     assert "manage.py migrate djtasks" in worker.output
 

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         "Run background jobs until stopped. Ctrl-C or SIGTERM: finish what runs and give back what waits (a second "
         "one: give back what runs, too). SIGQUIT: stop at once; the other workers take over after WORKER_LOST_AFTER."
     )
-    requires_migrations_checks = False
+    requires_system_checks: list[str] = []  # some of Django's ask the database, which may come up later
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("-Q", "--queues", help="Serve only these queues, comma separated. Default: all.")
@@ -74,6 +74,7 @@ class Command(BaseCommand):
         try:
             options = worker_options(given)
             set_up_logging(given["loglevel"])
+            self._check_system()
             self._require_tables()
             self.stdout.write(banner(options))
         except ImproperlyConfigured as error:
@@ -83,6 +84,12 @@ class Command(BaseCommand):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(line_buffering=True)
         sys.exit(_with_pidfile(given["pidfile"], options, given["parent_pipe"]))
+
+    def _check_system(self) -> None:
+        try:
+            self.check()
+        except OperationalError as error:
+            self.stderr.write(f"A database does not answer yet, system checks are left out: {error}")
 
     def _require_tables(self) -> None:
         """Wait for no database, but say which migrations are missing on one that answers."""
