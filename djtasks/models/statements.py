@@ -1,7 +1,8 @@
 """The hot statements on the job table, by vendor; each is tested against what the ORM would do.
 
-A statement stands in `sql/<vendor>/<name>.sql`. What a vendor lacks (arrays, RETURNING) is made up
-for here, so that whoever calls sees no difference. All run on the connection that is given.
+A statement stands in `sql/<vendor>/<name>.sql`, in `sql/common/` if all vendors take the same. What a
+vendor lacks (arrays, RETURNING) is made up for here, so that whoever calls sees no difference. All run
+on the connection that is given.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @cache
 def sql(vendor: str, name: str) -> str:
-    """The statement `name` for `vendor`, without its comments. Raises ImproperlyConfigured for another vendor."""
+    """The statement `name` for `vendor`, or the one for all, without comments.
+
+    Raises ImproperlyConfigured for a vendor that djtasks does not serve.
+    """
     if vendor not in VENDORS:
         raise ImproperlyConfigured(f"djtasks runs on {', '.join(VENDORS)} (MariaDB is mysql), not on {vendor}.")
-    text = resources.files("djtasks.models").joinpath("sql", vendor, f"{name}.sql").read_text("utf-8")
+    folder = resources.files("djtasks.models").joinpath("sql")
+    own = folder.joinpath(vendor, f"{name}.sql")
+    text = (own if own.is_file() else folder.joinpath("common", f"{name}.sql")).read_text("utf-8")
     return _COMMENT.sub("", text)
 
 
