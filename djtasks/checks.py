@@ -16,21 +16,43 @@ from djtasks.declare import OPTIONS
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.task import Task
 
+SETTINGS_PAGE = "The settings are described in docs/settings.md of djtasks."
+RESERVED = frozenset(
+    {
+        "TASK_TIME_LIMIT",
+        "TASK_SOFT_TIME_LIMIT",
+        "WORKER_MAX_MEMORY_PER_CHILD",
+        "BEAT_SCHEDULE",
+        "TASK_DEFAULT_RATE_LIMIT",
+        "ERROR_EMAILS",
+        "TRACE_ENQUEUE",
+    }
+)
+
 
 @checks.register("djtasks")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """DJTASKS is a dict of known keys, and names a broker and a database that exist."""
+    """DJTASKS is a dict of known keys with values that fit them, and names a broker and a database that exist."""
+    given = getattr(django_settings, "DJTASKS", {})
     try:
-        unknown = conf.Settings(getattr(django_settings, "DJTASKS", {})).unknown
+        read = conf.Settings(given)
     except ImproperlyConfigured as error:
-        return [checks.Error(str(error), hint="See the page of settings in the README.", id="djtasks.E001")]
+        return [checks.Error(str(error), hint=SETTINGS_PAGE, id="djtasks.E001")]
     messages: list[checks.CheckMessage] = [
         checks.Error(
             f"DJTASKS has an unknown setting {name!r}.",
-            hint=conf.nearest(name).strip() or "See the page of settings in the README.",
+            hint=conf.nearest(name).strip() or SETTINGS_PAGE,
             id="djtasks.E002",
         )
-        for name in unknown
+        for name in read.unknown
+    ]
+    problems = [checks.Error(problem, hint=SETTINGS_PAGE, id="djtasks.E007") for problem in read.problems()]
+    if problems:
+        return [*messages, *problems]
+    messages += [
+        checks.Warning(f"DJTASKS[{name!r}] does nothing in this version.", hint=SETTINGS_PAGE, id="djtasks.W003")
+        for name in sorted(RESERVED & given.keys())
+        if given[name] != conf.DEFAULTS[name]
     ]
     return [*messages, *(_check_database() or _check_broker()), *_check_routes(), *_check_mail()]
 

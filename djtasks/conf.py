@@ -5,7 +5,7 @@ Read when used (`settings.TASK_ACKS_LATE`), from one cached object that `overrid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
@@ -61,6 +61,77 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_duration(value: object) -> bool:
+    return (_is_number(value) or isinstance(value, timedelta)) and (seconds(value) or 0) > 0  # type: ignore[arg-type]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, Iterable) and all(isinstance(each, str) for each in value))
+
+
+Kind = tuple[str, Callable[[Any], bool]]
+_TEXT: Kind = ("a text", lambda value: isinstance(value, str) and bool(value))
+_BOOLEAN: Kind = ("True or False", lambda value: isinstance(value, bool))
+_MAPPING: Kind = ("a dict", lambda value: isinstance(value, Mapping))
+_NAMES: Kind = ("a text or a list of texts", _is_names)
+_DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
+_SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
+_COUNT: Kind = ("a whole number above 0", _is_count)
+
+
+def _or_none(kind: Kind) -> Kind:
+    return f"{kind[0]}, or None", lambda value: value is None or kind[1](value)
+
+
+EXPECTED: Mapping[str, Kind] = MappingProxyType(
+    {
+        "BROKER_URL": _TEXT,
+        "BROKER_OPTIONS": _MAPPING,
+        "BROKER_TIMEOUT": _SECONDS,
+        "DATABASE": _TEXT,
+        "RESULT_EXPIRES": _or_none(_DURATION),
+        "ENQUEUE_ON_COMMIT": ('"outbox", True or False', lambda value: value in ("outbox", True, False)),
+        "AUTODISCOVER_MODULES": _NAMES,
+        "IMPORTS": _NAMES,
+        "TASK_DEFAULT_QUEUE": _TEXT,
+        "TASK_DEFAULT_PRIORITY": (
+            "a whole number from -100 to 100",
+            lambda value: isinstance(value, int) and not isinstance(value, bool) and -100 <= value <= 100,
+        ),
+        "TASK_ACKS_LATE": _BOOLEAN,
+        "TASK_MAX_LOSSES": _COUNT,
+        "TASK_IGNORE_RESULT": _BOOLEAN,
+        "TASK_TRACK_STARTED": _BOOLEAN,
+        "TASK_TIME_LIMIT": _or_none(_SECONDS),
+        "TASK_SOFT_TIME_LIMIT": _or_none(_SECONDS),
+        "TASK_SENSITIVE_ARGUMENTS": _NAMES,
+        "TASK_ALWAYS_EAGER": _BOOLEAN,
+        "TASK_EAGER_PROPAGATES": _BOOLEAN,
+        "MAX_MESSAGE_BYTES": _COUNT,
+        "UNKNOWN_TASK_GRACE": ("a number of seconds", lambda value: _is_number(value) and value >= 0),
+        "EMAIL_BACKEND": _TEXT,
+        "RUNSERVER_WORKER": _or_none(_BOOLEAN),
+        "WORKER_POOL": _or_none(_TEXT),
+        "WORKER_CONCURRENCY": _or_none(_COUNT),
+        "WORKER_PREFETCH_MULTIPLIER": ('"auto" or a whole number', lambda v: v == "auto" or isinstance(v, int)),
+        "WORKER_MAX_TASKS_PER_CHILD": _or_none(_COUNT),
+        "WORKER_MAX_MEMORY_PER_CHILD": _or_none(_COUNT),
+        "WORKER_HEARTBEAT": _SECONDS,
+        "WORKER_LOST_AFTER": _SECONDS,
+        "WORKER_SHUTDOWN_TIMEOUT": _SECONDS,
+    }
+)
+BEATS_BEFORE_LOST = 3  # heartbeats that WORKER_LOST_AFTER must cover, so that one late beat costs nothing
+
+
 class Settings:
     """One reading of DJTASKS: each key is an attribute."""
 
@@ -73,6 +144,20 @@ class Settings:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"DJTASKS has no setting {name!r}.{nearest(name)}")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, a sentence each."""
+        found = [
+            f"DJTASKS[{name!r}] must be {kind}, not {getattr(self, name)!r:.100}."
+            for name, (kind, is_right) in EXPECTED.items()
+            if not is_right(getattr(self, name))
+        ]
+        if not found and self.WORKER_LOST_AFTER < BEATS_BEFORE_LOST * self.WORKER_HEARTBEAT:
+            found.append(
+                f"DJTASKS['WORKER_LOST_AFTER'] ({self.WORKER_LOST_AFTER} s) must be at least {BEATS_BEFORE_LOST} times "
+                f"WORKER_HEARTBEAT ({self.WORKER_HEARTBEAT} s), or workers that live are taken for dead."
+            )
+        return found
 
     @property
     def result_expires(self) -> float | None:

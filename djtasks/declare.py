@@ -39,6 +39,7 @@ OPTIONS: Final = frozenset(
         "max_concurrency",
         "unique",
         "schedule",
+        "sensitive_arguments",
         "store_arguments",
     }
 )

@@ -88,7 +88,7 @@ class Retry(TaskPredicate):
 
     def humanize(self) -> str:
         """The time of the next run in words: 'in 3.0s' or 'at 2026-01-01 00:00:00+00:00'."""
-        return f"at {self.when}" if isinstance(self.when, datetime) else f"in {self.when}s"
+        return f"in {self.when:.4g}s" if isinstance(self.when, (int, float)) else f"at {self.when}"
 
     def __str__(self) -> str:
         if self.message:

@@ -296,7 +296,14 @@ class Execution:
         delays = [min(2.0**count, LONGEST_REFUSAL_DELAY) for count in range(refusals + 1)]
         if sum(delays[:refusals]) >= settings.UNKNOWN_TASK_GRACE:
             return self._failed(error)
-        logger.warning("Unknown task %s[%s], given back for %d s", self.message.task, self.message.id, delays[-1])
+        logger.warning(
+            "Unknown task %s[%s], given back for %d s: no module that this worker imports declares it. "
+            "Restart the worker if the task is new; after %d s of waiting the job fails (UNKNOWN_TASK_GRACE).",
+            self.message.task,
+            self.message.id,
+            delays[-1],
+            settings.UNKNOWN_TASK_GRACE,
+        )
         return Outcome(
             delivery=self.delivery,
             state=states.PENDING,

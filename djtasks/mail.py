@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 
 from djtasks.conf import settings
 from djtasks.declare import shared_task
-from djtasks.exceptions import BrokerUnavailable
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 
 _FIELDS = ("subject", "body", "from_email", "to", "cc", "bcc", "reply_to")
 
@@ -40,6 +40,12 @@ class EmailBackend(BaseEmailBackend):
 
         Raises TypeError for one that cannot be carried, and, unless `fail_silently`, BrokerUnavailable.
         """
+        alias = getattr(self, "alias", None)  # set where MAILERS made us
+        if alias is not None and not self.mailer:
+            raise ImproperlyConfigured(
+                f"MAILERS[{alias!r}] queues mail, but does not say what delivers it: give it "
+                f'"OPTIONS": {{"mailer": "<the alias of a mailer that delivers>"}}.'
+            )
         packed = [pack(message) for message in email_messages if message.recipients()]
         try:
             send_mail.enqueue_many([(each, self.mailer) for each in packed])
@@ -50,7 +56,13 @@ class EmailBackend(BaseEmailBackend):
         return len(packed)
 
 
-@shared_task(name="djtasks.mail.send", autoretry_for=(OSError,), retry_backoff=10, max_retries=8)
+@shared_task(
+    name="djtasks.mail.send",
+    autoretry_for=(OSError,),
+    retry_backoff=10,
+    max_retries=8,
+    sensitive_arguments=("packed",),
+)
 def send_mail(packed: dict[str, Any], mailer: str = "") -> int:
     """Deliver one message; a server that cannot be reached is tried again."""
     return _deliverer(mailer).send_messages([unpack(packed)]) or 0

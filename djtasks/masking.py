@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from djtasks.conf import settings
@@ -35,15 +35,22 @@ def masked(value: Any, depth: int = 0) -> Any:
 
 
 def masked_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any], signature: inspect.Signature | None = None
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    signature: inspect.Signature | None = None,
+    sensitive: Collection[str] = (),
 ) -> tuple[list[Any], dict[str, Any]]:
-    """A call's arguments, masked; by `signature`, the task's if it is known, also those without a name of their own."""
+    """A call's arguments, masked; by `signature`, the task's if it is known, also those without a name of their own.
+
+    `sensitive` names parameters that are masked whatever the setting says.
+    """
     names = positional_names(len(args), signature)
     positional = [
-        MASK if name is not None and is_sensitive(name) else masked(value)
+        MASK if name is not None and (name in sensitive or is_sensitive(name)) else masked(value)
         for name, value in zip(names, args, strict=True)
     ]
-    return positional, masked(kwargs)
+    hidden = {name: MASK if name in sensitive else value for name, value in kwargs.items()}
+    return positional, masked(hidden)
 
 
 def positional_names(count: int, signature: inspect.Signature | None) -> list[str | None]:

@@ -175,7 +175,7 @@ class AsyncResult(Generic[Value]):
             if self._committed is not None and not self._committed():
                 raise RuntimeError(
                     f"Job {self.id} was sent inside a transaction that has not committed, so no worker can see it: "
-                    f"leave the atomic() block before get()."
+                    f"leave the atomic() block before get(). In a TestCase, call djtasks.testing.run_jobs() first."
                 )
             left = LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
             if left <= 0:

@@ -15,6 +15,7 @@ from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 
 Route = Mapping[str, Any]
+ROUTE_KEYS = frozenset({"queue", "priority", "routing_key", "exchange"})  # the last two are Celery's and mean nothing
 Router = Callable[..., Route | str | None]
 
 
@@ -65,6 +66,8 @@ def _router(given: Any) -> Router:
 def _map_router(entries: Iterable[tuple[str | re.Pattern[str], Route | str]]) -> Router:
     """The first entry that fits the name wins; an exact name before patterns."""
     routes = list(entries)
+    for pattern, target in routes:
+        _check_route(pattern, target)
     exact = {pattern: target for pattern, target in routes if isinstance(pattern, str)}
 
     def by_name(name: str, args: Any, kwargs: Any, options: Any, task: Any = None) -> Route | str | None:
@@ -73,6 +76,15 @@ def _map_router(entries: Iterable[tuple[str | re.Pattern[str], Route | str]]) ->
         return next((target for pattern, target in routes if _fits(pattern, name)), None)
 
     return by_name
+
+
+def _check_route(pattern: object, target: Any) -> None:
+    if isinstance(target, str) or (isinstance(target, Mapping) and target and not target.keys() - ROUTE_KEYS):
+        return
+    raise ImproperlyConfigured(
+        f"TASK_ROUTES[{pattern!r}] must be a queue's name, or a dict with {' and '.join(sorted(ROUTE_KEYS))}, "
+        f"not {target!r}."
+    )
 
 
 def _fits(pattern: str | re.Pattern[str], name: str) -> bool:

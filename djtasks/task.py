@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, Unpack
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import transaction
 
 from djtasks import encoding, publish, registry
 from djtasks.conf import settings
-from djtasks.exceptions import MaxRetriesExceededError, MessageTooLarge, Retry, TaskPredicate
+from djtasks.exceptions import MaxRetriesExceededError, MessageTooLarge, NotRegistered, Retry, TaskPredicate
 from djtasks.execution import ErrorInfo, Execution
 from djtasks.message import Delivery, Message
 from djtasks.models import Job
@@ -28,6 +28,7 @@ R = TypeVar("R")
 Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
 ErrorClasses = type[BaseException] | Sequence[type[BaseException]]
 
+CANVAS: Final = frozenset({"s", "si", "signature", "subtask", "map", "starmap", "chunks", "replace", "add_to_chord"})
 LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
 
 
@@ -63,6 +64,7 @@ class Task(Generic[P, R]):
     unique: Any = None
     schedule: Any = None
     store_arguments: bool = True
+    sensitive_arguments: Sequence[str] = ()  # parameters that nobody is shown, besides TASK_SENSITIVE_ARGUMENTS
 
     MaxRetriesExceededError = MaxRetriesExceededError
 
@@ -70,7 +72,10 @@ class Task(Generic[P, R]):
         cls = type(self)
         self.name = self.name or f"{cls.__module__}.{cls.__name__}"
         self.origin = self.origin or f"{cls.__module__}.{cls.__qualname__}"
-        self._signature = inspect.signature(self.run)
+        try:
+            self._signature = inspect.signature(self.run)
+        except ValueError:
+            raise TypeError(f"{self.origin} has bind=True, so its first parameter must be the task (self).") from None
         self._converters: dict[str, encoding.Converter] | None = None
         self._has_own_call = cls.__call__ is not Task.__call__
 
@@ -183,9 +188,9 @@ class Task(Generic[P, R]):
         `throw=True` raises the task's exception, as does `TASK_EAGER_PROPAGATES`.
         """
         throw = options.pop("throw", None)
-        message = self._message(args, kwargs, options)
         if registry.find(self.name) is not self:
             registry.register(self)
+        message = self._message(args, kwargs, options)
         result: EagerResult[R] = _eager_result(message, _run_eagerly(message), self.name)
         if settings.TASK_EAGER_PROPAGATES if throw is None else throw:
             result.get()
@@ -193,6 +198,10 @@ class Task(Generic[P, R]):
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError unless the function can be called so."""
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
+            raise TypeError(
+                f"{self.name}: args must be a list or tuple and kwargs a dict, not {args!r} and {kwargs!r}."
+            )
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -202,9 +211,21 @@ class Task(Generic[P, R]):
         """The handle on a job of this task."""
         return AsyncResult(task_id, name=self.name)
 
+    if not TYPE_CHECKING:  # or every attribute would pass for one
+
+        def __getattr__(self, name: str) -> Any:
+            if name in CANVAS:
+                raise AttributeError(f"{self.name}.{name} belongs to the canvas, which djtasks does not have yet.")
+            raise AttributeError(f"The task {self.name} has no attribute {name!r}.")
+
     def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
         if options.get("ignore_result") is None and self.ignores_result:
             options = {**options, "ignore_result": True}
+        if registry.find(self.name) is None:
+            raise NotRegistered(
+                f"The task {self.name} is not registered, so no worker knows it: "
+                f"after its class, write registry.register({type(self).__name__})."
+            )
         return publish.build(self.name, args, kwargs, options, self)
 
     def _handle(self, message: Message, committed: Callable[[], bool] | None) -> Handle[R]:

@@ -98,3 +98,47 @@ def test_sqlite_with_its_options_is_passed_in_silence():
 def test_each_error_has_a_hint(settings):
     settings.DJTASKS = {"UNKNOWN": 1, "DATABASE": "no", "TASK_ROUTES": 5}
     assert all(each.hint and isinstance(each, checks.Error) for each in ours.check_settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_CONCURRENCY", "4"),
+        ("WORKER_CONCURRENCY", 0),
+        ("RESULT_EXPIRES", "7d"),
+        ("TASK_DEFAULT_PRIORITY", 101),
+        ("TASK_DEFAULT_PRIORITY", True),
+        ("TASK_DEFAULT_QUEUE", None),
+        ("RUNSERVER_WORKER", "no"),
+        ("TASK_ACKS_LATE", "false"),
+        ("WORKER_HEARTBEAT", 0),
+        ("IMPORTS", [1]),
+        ("MAX_MESSAGE_BYTES", 1.5),
+    ],
+)
+def test_a_value_that_does_not_fit_its_setting_is_an_error_that_names_both(settings, name, value):
+    ((which, text, _),) = said(settings, **{name: value})
+    assert which == "djtasks.E007"
+    assert f"DJTASKS[{name!r}] must be" in text
+    assert repr(value) in text
+
+
+def test_workers_must_beat_more_often_than_they_are_given_up(settings):
+    ((which, text, _),) = said(settings, WORKER_HEARTBEAT=20, WORKER_LOST_AFTER=10)
+    assert which == "djtasks.E007"
+    assert "at least 3 times" in text
+
+
+def test_the_defaults_are_right(settings):
+    assert said(settings) == []
+
+
+def test_a_route_with_a_misspelt_key_is_an_error(settings):
+    ((which, text, _),) = said(settings, TASK_ROUTES={"shop.*": {"que": "mail"}})
+    assert which == "djtasks.E005"
+    assert "shop.*" in text
+
+
+def test_a_setting_that_does_nothing_yet_is_told(settings):
+    ((which, text, _),) = said(settings, BEAT_SCHEDULE={"nightly": {}})
+    assert (which, text) == ("djtasks.W003", "DJTASKS['BEAT_SCHEDULE'] does nothing in this version.")

@@ -1,6 +1,7 @@
 """Mail that goes through a job: all of it, as it was written."""
 
 import email
+import inspect
 from email.mime.base import MIMEBase
 from email.mime.image import MIMEImage
 from email.mime.text import MIMEText
@@ -11,9 +12,9 @@ from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives, mail_admins, send_mail
 from django.utils.translation import gettext_lazy
 
-from djtasks import encoding, publish
+from djtasks import encoding, masking, publish
 from djtasks import mail as background
-from djtasks.exceptions import BrokerUnavailable
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.models import Job
 from djtasks.testing import run_jobs
 
@@ -160,3 +161,20 @@ def test_a_mailer_in_the_background_hands_on_to_another(db, settings):
     assert mail.outbox == []
     assert run_jobs() == 1
     assert [each.subject for each in mail.outbox] == ["Hello"]
+
+
+def test_what_a_mail_says_is_not_shown_to_whoever_sees_its_job(in_background):
+    send_mail("Your password", "https://example.com/reset/abc", None, ["b@example.com"])
+    job = Job.objects.get()
+    task = background.send_mail
+    args, kwargs = masking.masked_arguments(
+        *job.arguments(), inspect.signature(task.run), sensitive=task.sensitive_arguments
+    )
+    assert (args, kwargs) == ([masking.MASK, ""], {})
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="MAILERS came with Django 6.1")
+def test_a_mailer_that_does_not_say_what_delivers_is_an_error(db, settings):
+    settings.MAILERS = {"default": {"BACKEND": "djtasks.mail.EmailBackend"}}
+    with pytest.raises(ImproperlyConfigured, match="does not say what delivers"):
+        send_mail("Hello", "Body", "a@example.com", ["b@example.com"])

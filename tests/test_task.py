@@ -568,3 +568,34 @@ def test_expires_may_be_declared(database):
 
     row = Job.objects.get(pk=brief.delay().id)
     assert timedelta(minutes=4) < row.expires_at - row.created_at < timedelta(minutes=6)
+
+
+def test_bind_without_a_parameter_for_the_task_is_an_error_that_says_so():
+    with pytest.raises(TypeError, match="first parameter must be the task"):
+
+        @shared_task(bind=True, name="tests.no_self")
+        def no_self():
+            pass
+
+
+def test_arguments_that_are_no_list_are_an_error_that_says_so():
+    with pytest.raises(TypeError, match="args must be a list or tuple"):
+        tasks.add.apply_async(2, 3)
+    with pytest.raises(TypeError, match="args must be a list or tuple"):
+        tasks.add.apply_async("23")
+
+
+def test_a_task_class_that_was_not_registered_says_how_to(own_tasks):
+    class Report(Task):
+        name = "tests.unregistered"
+
+        def run(self):
+            pass
+
+    with pytest.raises(NotRegistered, match=r"registry\.register"):
+        Report().delay()
+
+
+def test_signatures_say_that_they_are_yet_to_come():
+    with pytest.raises(AttributeError, match="canvas"):
+        tasks.add.s(1)

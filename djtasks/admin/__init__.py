@@ -6,16 +6,16 @@ from django.contrib import admin
 from django.contrib.admin import AdminSite
 
 from djtasks.admin.job import JobAdmin
-from djtasks.admin.worker import QueueAdmin, WorkerAdmin
-from djtasks.models import Job, Queue, Worker
+from djtasks.admin.worker import WorkerAdmin
+from djtasks.models import Job, Worker
 
-__all__ = ["JobAdmin", "QueueAdmin", "WorkerAdmin", "register"]
+__all__ = ["JobAdmin", "WorkerAdmin", "register"]
 
-_ADMINS = {Job: JobAdmin, Queue: QueueAdmin, Worker: WorkerAdmin}
+_ADMINS = {Job: JobAdmin, Worker: WorkerAdmin}
 
 
 def register(site: AdminSite) -> None:
-    """Show jobs, queues and workers on `site`; a model that is registered there already stays as it is."""
+    """Show jobs and workers on `site`; a model that is registered there already stays as it is."""
     for model, model_admin in _ADMINS.items():
         if not site.is_registered(model):
             site.register(model, model_admin)

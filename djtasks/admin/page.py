@@ -85,7 +85,8 @@ def _arguments(job: Job) -> list[Argument]:
     args, kwargs = job.arguments()
     signature = _signature(job.task)
     names = positional_names(len(args), signature)
-    args, kwargs = masked_arguments(args, kwargs, signature)
+    task = registry.find(job.task)
+    args, kwargs = masked_arguments(args, kwargs, signature, task.sensitive_arguments if task else ())
     positional = [Argument(name or "", pretty(value)) for name, value in zip(names, args, strict=True)]
     return [*positional, *(Argument(name, pretty(value)) for name, value in kwargs.items())]
 

@@ -1,7 +1,8 @@
-"""Workers and queues in the admin, to be looked at."""
+"""Workers in the admin, to be looked at."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.contrib import admin
@@ -15,7 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from djtasks.admin.job import ReadOnlyAdmin
 from djtasks.admin.presentation import age, exact_and_age, pill
-from djtasks.models import Queue, Worker
+from djtasks.models import Worker
 
 
 class LookOnlyAdmin(ReadOnlyAdmin):
@@ -35,7 +36,7 @@ class WorkerAdmin(LookOnlyAdmin):
         "hostname",
         "status",
         "pid",
-        "queues",
+        "served",
         "shown_pool",
         "processed",
         "failed",
@@ -52,7 +53,7 @@ class WorkerAdmin(LookOnlyAdmin):
         "id",
         "pid",
         "version",
-        "queues",
+        "served",
         "shown_pool",
         "processed",
         "failed",
@@ -62,13 +63,17 @@ class WorkerAdmin(LookOnlyAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("status", "shown_pool", "up_since_exactly", "last_beat_exactly", "jobs")
+        return ("status", "served", "shown_pool", "up_since_exactly", "last_beat_exactly", "jobs")
 
     @admin.display(description=gettext_lazy("status"))
     def status(self, worker: Worker) -> SafeString:
         if worker.lost_at:
             return pill(_("lost"), "failure")
         return pill(_("stopped"), "cancelled") if worker.stopped_at else pill(_("live"), "success")
+
+    @admin.display(description=gettext_lazy("queues"))
+    def served(self, worker: Worker) -> str:
+        return ", ".join(json.loads(worker.queues) or []) or _("all")
 
     @admin.display(description=gettext_lazy("pool"))
     def shown_pool(self, worker: Worker) -> str:
@@ -93,26 +98,3 @@ class WorkerAdmin(LookOnlyAdmin):
     @admin.display(description=gettext_lazy("jobs"))
     def jobs(self, worker: Worker) -> SafeString:
         return self.jobs_link("worker", worker.pk)
-
-
-class QueueAdmin(LookOnlyAdmin):
-    list_display = ("name", "status", "default_priority", "rate_limit", "max_concurrency", "changed", "jobs")
-    list_per_page = 50
-    sortable_by = ()
-    ordering = ("name",)
-    fields = ("name", "status", "default_priority", "rate_limit", "max_concurrency", "changed", "jobs")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("status", "changed", "jobs")
-
-    @admin.display(description=gettext_lazy("status"))
-    def status(self, queue: Queue) -> SafeString:
-        return pill(_("paused"), "retry") if queue.paused else pill(_("open"), "success")
-
-    @admin.display(description=gettext_lazy("changed"))
-    def changed(self, queue: Queue) -> str:
-        return age(queue.changed_at)
-
-    @admin.display(description=gettext_lazy("jobs"))
-    def jobs(self, queue: Queue) -> SafeString:
-        return self.jobs_link("queue", queue.pk)

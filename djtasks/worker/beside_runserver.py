@@ -10,6 +10,7 @@ from django.conf import settings as django_settings
 
 from djtasks.conf import settings
 
+_started: list[subprocess.Popen[bytes]] = []  # kept, so that nobody thinks it was lost
 CONCURRENCY = 2  # enough to see that jobs run beside each other; a laptop has other things to do
 
 
@@ -33,4 +34,5 @@ def start() -> subprocess.Popen[bytes]:
         [sys.executable, *program, *arguments], pass_fds=[read_end], stdin=subprocess.DEVNULL, start_new_session=True
     )
     os.close(read_end)
+    _started.append(worker)
     return worker

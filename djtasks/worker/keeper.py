@@ -114,6 +114,9 @@ class Keeper:
             with contextlib.suppress(Exception):
                 self.broker.close()
             time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
+        except Exception:
+            logger.exception("The keeper stumbled; it goes on")
+            time.sleep(1.0)
 
     def hear(self, word: Mapping[str, Any]) -> None:
         """Take a word from the supervisor: a child's death, or that the worker stops."""

@@ -227,19 +227,20 @@ class Supervisor:
             return
         if code != 0:
             started = self.slots.read(process.index)
-            logger.error(
-                "Child %d died (%s)%s",
-                pid,
-                _cause(code),
-                f" while it ran job {started.id}" if started else "",
-            )
             # In a cold stop it was we who killed it: what it ran goes back uncounted.
             counted = started if self._stops < 2 else None
+            self._tell_of_death(pid, code, started.id if started else None)
             word = {"dead": process.owner, "started": [counted.id, counted.token] if counted else None}
             self._dead[process.owner] = word
             self._tell(word)
         if not self._stops and not (self.options.burst and code == 0):
             self._births.append((time.monotonic() + self._delay(process, code), process.index))
+
+    def _tell_of_death(self, pid: int, code: int, job: str | None) -> None:
+        if self._stops < 2:
+            logger.error("Child %d died (%s)%s", pid, _cause(code), f" while it ran job {job}" if job else "")
+        elif job:
+            logger.info("Job %s was cut off; it goes back to its queue", job)
 
     def _delay(self, process: Process, code: int) -> float:
         """Seconds until a dead child is replaced: none, unless children die young, one after another."""

@@ -14,7 +14,7 @@ from django.test import Client
 
 from djtasks import states
 from djtasks.admin import register
-from djtasks.models import Job, Queue, Worker
+from djtasks.models import Job, Worker
 
 JOB_PAGES = (
     "",
@@ -45,8 +45,7 @@ class InlineFinder(HTMLParser):
 
 @pytest.fixture
 def pages(make_job: Any) -> list[str]:
-    Worker.objects.create(id="w1", hostname="web-1", pid=1, queues="*", pool="solo", concurrency=1)
-    Queue.objects.create(name="mail", paused=True)
+    Worker.objects.create(id="w1", hostname="web-1", pid=1, queues="null", pool="solo", concurrency=1)
     done = make_job(
         states.FAILURE,
         args='[1,{"a":2}]',
@@ -64,7 +63,7 @@ def pages(make_job: Any) -> list[str]:
     )
     waiting = make_job(parent_id=done.pk)
     addresses = [page.format(done=done.pk, waiting=waiting.pk) for page in JOB_PAGES]
-    return ["", *(f"job/{page}" for page in addresses), "worker/", "worker/w1/change/", "queue/", "queue/mail/change/"]
+    return ["", *(f"job/{page}" for page in addresses), "worker/", "worker/w1/change/"]
 
 
 @pytest.mark.parametrize("site", ["staff", "ops"])
@@ -103,7 +102,7 @@ def test_the_style_sheet_loads_nothing_from_elsewhere() -> None:
 
 
 def test_the_default_site_has_the_models_by_itself() -> None:
-    assert all(admin.site.is_registered(model) for model in (Job, Queue, Worker))
+    assert all(admin.site.is_registered(model) for model in (Job, Worker))
 
 
 def test_what_a_site_has_registered_itself_stays() -> None:

@@ -228,7 +228,9 @@ def _errors_named() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise BrokerUnavailable(f"The database {settings.DATABASE!r} did not do what was asked: {error}") from error
+        hint = " Run: manage.py migrate djtasks" if "no such table" in str(error) else ""
+        what = f"The database {settings.DATABASE!r} did not do what was asked: {error}.{hint}"
+        raise BrokerUnavailable(what) from error
 
 
 def _declare_lost(loss: Loss, now: datetime) -> bool:

@@ -56,10 +56,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "-l", "--loglevel", default="INFO", type=str.upper, choices=LEVELS, help="Of the logger 'djtasks'."
         )
-        parser.add_argument(
-            "-B", "--beat", action="store_true", help="Beat is on board by default; accepted for habit."
-        )
-        parser.add_argument("--no-beat", action="store_true", help="Leave the schedules to others.")
+        parser.add_argument("-B", "--beat", action="store_true", help=argparse.SUPPRESS)
+        parser.add_argument("--no-beat", action="store_true", help=argparse.SUPPRESS)
         parser.add_argument(
             "--prefetch-multiplier",
             type=int,
@@ -178,7 +176,6 @@ def banner(options: WorkerOptions) -> str:
         f"  concurrency: {options.concurrency} ({options.pool})",
         f"  connections: up to {_connections(options)}: two for each process that runs jobs, one for the keeper",
         f"  queues:      {_served(options)}",
-        f"  beat:        {'on board' if options.beat else 'no'}",
         f"  others:      {_others()}",
         "  tasks:",
         *(f"    . {name}" for name in registry.names()),
