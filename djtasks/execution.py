@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from djtasks import encoding, registry, signals, states
+from djtasks import encoding, publish, registry, signals, states
 from djtasks.conf import settings
 from djtasks.exceptions import (
     Ignore,
@@ -125,6 +125,8 @@ class Execution:
             return self._failed(error)
 
     def _resolve(self) -> Task[Any, Any]:
+        if not self.message.id.isascii():
+            raise MalformedMessage("The id must be ASCII.")
         if self.message.version > VERSION:
             # A newer release is being deployed beside this one: somebody else can read it.
             raise NotRegistered(f"Message version {self.message.version} is newer than this worker's {VERSION}.")
@@ -204,8 +206,7 @@ class Execution:
     def _judge(self, error: BaseException) -> Outcome:
         match error:
             case Retry():
-                failure = failure_of(error.exc) if error.exc else None
-                return self._outcome(states.RETRY, next=_next_message(self.message, error), failure=failure)
+                return self._retry(error)
             case Ignore():
                 return self._outcome(states.IGNORED)
             case Reject(requeue=True) if self.delivery.losses + 1 < settings.TASK_MAX_LOSSES:
@@ -216,6 +217,15 @@ class Execution:
                 return self._outcome(states.PENDING, delay=1.0, failure=failure_of(error))
             case _:
                 return self._outcome(states.FAILURE, failure=failure_of(error))
+
+    def _retry(self, error: Retry) -> Outcome:
+        try:
+            following = _next_message(self.message, error)
+        except (ValueError, TypeError) as wrong:  # of a Retry that was made by hand
+            self.error = wrong
+            return self._outcome(states.FAILURE, failure=failure_of(wrong))
+        failure = failure_of(error.exc) if error.exc else None
+        return self._outcome(states.RETRY, next=following, failure=failure)
 
     def _report_end(self, task: Task[Any, Any], outcome: Outcome) -> None:
         """Tell hooks and signals. What they raise is logged: the job has ended as it has ended."""
@@ -332,10 +342,9 @@ def _next_message(message: Message, error: Retry) -> Message:
     """What runs next: what `Task.retry` prepared, or the same once more for a Retry raised by hand."""
     if isinstance(error.sig, Message):
         return error.sig
-    when = error.when
-    if isinstance(when, datetime):
-        return replace(message, retries=message.retries + 1, eta=when, countdown=None)
-    return replace(message, retries=message.retries + 1, eta=None, countdown=float(when or 0))
+    name = "eta" if isinstance(error.when, datetime) else "countdown"
+    fields = {"eta": None, "countdown": None, **publish.schedule({name: error.when or 0})}
+    return replace(message, retries=message.retries + 1, **fields)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -347,7 +356,9 @@ def failure_of(error: BaseException) -> Failure:
         arguments = None
     if arguments is not None and len(arguments) > LONGEST_TEXT:
         arguments = None
-    return Failure(kind[:255], _bounded(_text_of(error)), arguments, _bounded(_traceback_of(error)))
+    return Failure(
+        encoding.plain_text(kind)[:255], _bounded(_text_of(error)), arguments, _bounded(_traceback_of(error))
+    )
 
 
 def _text_of(error: BaseException) -> str:

@@ -219,7 +219,7 @@ def _duration(value: Any, name: str) -> float:
         raise ValueError(f"{name} must be a number of seconds or a timedelta, not {value!r}.")
     if not math.isfinite(value) or value > LONGEST_DELAY:
         raise ValueError(f"{name} must be at most 100 years of seconds, not {value!r}.")
-    return float(value)
+    return max(0.0, float(value))
 
 
 def _text(value: Any, name: str, longest: int = MAX_QUEUE_LENGTH) -> str:

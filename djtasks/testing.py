@@ -64,7 +64,7 @@ def _claim(queues: tuple[str, ...], owner: str) -> list[Delivery]:
 def _run(delivery: Delivery, ledger: Ledger) -> None:
     execution = Execution(delivery, hostname="testing", report=lambda state, meta: ledger.report(delivery, state, meta))
     outcome = execution.run()
-    ledger.record(outcome)
+    ledger.record(outcome, block=False)
     ledger.commit()
     if outcome.state in (states.RETRY, states.REJECTED):
         # Not waited for: its delay says nothing of interest to a test.

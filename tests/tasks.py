@@ -1,7 +1,10 @@
 """Tasks of the tests. A task says what it did by a line in a file: one small append is atomic."""
 
 import ctypes
+import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -182,3 +185,40 @@ def hold_the_interpreter(path, seconds):
     note(path, f"begin {os.getpid()}")
     ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
     return "done"
+
+
+@shared_task
+def leave_quietly(path):
+    note(path, "run")
+    os._exit(0)
+
+
+@shared_task
+def fork_and_return(path):
+    """Return in the process and in its copy, as a task never should."""
+    pid = os.fork()
+    note(path, "copy" if pid == 0 else "original")
+    return pid
+
+
+@shared_task
+def use_processes():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, -2])
+
+
+@shared_task
+def start_a_program(path, seconds):
+    with subprocess.Popen(["sleep", "60"]) as program:
+        note(path, f"begin {program.pid}")
+        time.sleep(seconds)
+
+
+@shared_task
+def close_everything():
+    os.closerange(3, 256)
+
+
+@shared_task
+def ignore_stops():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -6,6 +6,7 @@ import sys
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Group
@@ -13,7 +14,7 @@ from django.utils import timezone, translation
 
 from djtasks import AsyncResult, Task, current_task, publish, registry, shared_task, signals
 from djtasks.exceptions import Ignore, LeaseLost, MaxRetriesExceededError, Reject, Retry, TaskRevokedError
-from djtasks.execution import LONGEST_TEXT
+from djtasks.execution import LONGEST_TEXT, failure_of
 from djtasks.message import VERSION, Message, new_id
 from djtasks.models import Job
 from djtasks.result import exception_of
@@ -843,3 +844,24 @@ def test_each_outcome_can_be_stored_and_read(database, broker, task, args, state
         assert (row.exception_args, row.traceback) == (found.arguments, found.traceback)
         assert exception_of(row) is not None
     assert row.finished_at >= row.started_at >= row.created_at - timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [float("inf"), float("nan"), 1e15, datetime(2030, 1, 1), datetime(1, 1, 1, tzinfo=ZoneInfo("Asia/Karachi"))],
+)
+def test_a_retry_by_hand_for_a_time_that_cannot_be_fails_clearly(own_tasks, when):
+    @shared_task(name="tests.impossible")
+    def impossible():
+        raise Retry(when=when)
+
+    outcome = execute(impossible).outcome
+    assert outcome.state == "FAILURE"
+    assert outcome.failure.kind == "ValueError"
+
+
+def test_an_exception_whose_module_is_no_text_for_a_database_is_stored_escaped():
+    class Odd(Exception):
+        __module__ = "odd\ud800\x00"
+
+    assert failure_of(Odd()).kind.startswith("odd\\ud800\\x00.")

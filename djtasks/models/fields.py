@@ -44,8 +44,12 @@ def utc_now() -> datetime:
 
 
 def aware(moment: datetime) -> datetime:
-    """`moment` with a zone. Raises ValueError for a naive one under USE_TZ=True."""
+    """`moment` with a zone. Raises ValueError for a naive one under USE_TZ=True, or one that UTC has no year for."""
     if timezone.is_aware(moment):
+        try:
+            moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{moment} lies before the year 1 or after 9999 in UTC.") from None
         return moment
     if settings.USE_TZ:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from djtasks import encoding, states
@@ -51,6 +51,14 @@ class JobQuerySet(models.QuerySet["Job"]):
         cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
         unfinished = JobGroup.objects.filter(remaining__gt=0).values("id")
         return self.finished().filter(finished_at__lt=cutoff).exclude(group_id__in=unfinished)
+
+    def prune(self, seconds: float, limit: int) -> int:
+        """Delete up to `limit` expired jobs, but for those that somebody has locked. Returns how many."""
+        skips = connections[self.db].features.has_select_for_update_skip_locked
+        with transaction.atomic(using=self.db):
+            locked = self.expired(seconds).order_by("finished_at").select_for_update(skip_locked=skips)
+            ids = list(locked.values_list("pk", flat=True)[:limit])
+            return int(self.filter(pk__in=ids).delete()[0]) if ids else 0
 
     def held(self, delivery: Delivery) -> Self:
         """The row of `delivery`, if its worker still holds it with that token: the fence of each write."""
@@ -112,6 +120,7 @@ def row_of(message: Message, now: datetime) -> dict[str, Any]:
         "order_key": statements.microseconds(now),
         "worker": "",
         "started_at": None,
+        "acked_early": False,
         "custom_state": None,
         "args": message.args,
         "kwargs": message.kwargs,
@@ -289,6 +298,8 @@ def with_attempt(attempts: str | None, attempt: dict[str, Any]) -> str:
     try:
         earlier = json.loads(attempts or "[]")
     except (ValueError, RecursionError):
+        earlier = []
+    if not isinstance(earlier, list):
         earlier = []
     return json.dumps([*earlier, attempt][-MAX_ATTEMPTS_KEPT:], separators=(",", ":"))
 

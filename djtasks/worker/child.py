@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -40,6 +40,7 @@ BLIND_PAUSES: Final = (0.005, 0.1)  # where nothing does: at first, and after a 
 CHEAP_PAUSES: Final = (0.002, 0.01)  # between two looks that cost next to nothing, likewise
 SLOWING: Final = 50  # a pause is this part of the time without work
 LONGEST_BACKOFF: Final = 5.0  # seconds between two tries to reach a store that is down
+MOST_STUMBLES: Final = 6  # unexpected errors one after another
 CONNECTION_CHECK: Final = 1.0  # seconds between two checks of the user's connections
 
 
@@ -59,6 +60,8 @@ class Child:
         os.set_blocking(self._wake_source, False)
         self._asleep = False
         self._main_is_done = False
+        self._pid = os.getpid()
+        self.has_signals = False  # whether a stop comes to us as a signal
         self._is_unsure = False  # after an error: a claim may have been made whose answer got lost
         self._checked_connections = 0.0
         self._worked = time.monotonic()  # when the I/O thread last saw work
@@ -100,6 +103,8 @@ class Child:
         )
         started = time.monotonic()
         outcome = execution.run()
+        if os.getpid() != self._pid:
+            os._exit(0)  # a copy that the task forked and let return: it has no lease and no I/O thread
         self.slots.clear(self.index, failed=outcome.state == states.FAILURE)
         self._note(delivery, outcome)
         self.ledger.record(outcome)
@@ -124,6 +129,8 @@ class Child:
     def _clean(self) -> None:
         """Leave nothing of one job to the next: queries, transactions, broken or old connections."""
         reset_queries()
+        if self.has_signals and signal.getsignal(signal.SIGTERM) != self.stop:
+            take_signals(self.stop)
         for connection in connections.all(initialized_only=True):
             if connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit()):
                 logger.warning("A job left the connection %r inside a transaction; it is closed", connection.alias)
@@ -156,6 +163,8 @@ class Child:
             except Exception:
                 failures += 1
                 self._is_unsure = True
+                if failures > MOST_STUMBLES:
+                    self._give_up()
                 logger.exception("The I/O thread of %s stumbled; it goes on", self.owner)
                 time.sleep(min(0.1 * failures, LONGEST_BACKOFF))
         self.broker.close()
@@ -178,6 +187,17 @@ class Child:
             self.consumer.stopping = not self.ledger.pending
             self.consumer.notify()
         return claimed
+
+    def _give_up(self) -> NoReturn:
+        """End the process: a new one has what a job has taken from this one, such as its descriptors.
+
+        The first job that could not be stored is the likely culprit, and counts a loss.
+        """
+        logger.exception("The I/O thread of %s cannot go on; the process ends", self.owner)
+        culprit = self.ledger.oldest()
+        if culprit is not None:
+            self.slots.mark(self.index, culprit.id, culprit.token)
+        os._exit(1)
 
     def _is_finished(self) -> bool:
         return self._main_is_done and not self.ledger.pending and not self.consumer.held
@@ -252,8 +272,16 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 
 def run_child(child: Child) -> None:
     """Run `child` as the process that it was forked for: signals, then work, then the end of the process."""
+    child.has_signals = True
     take_signals(child.stop)
+    # What a job forks, as multiprocessing does, must end at a SIGTERM, not ask this process to stop.
+    os.register_at_fork(after_in_child=_become_ordinary)
     child.run()
+
+
+def _become_ordinary() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def take_signals(handler: Callable[[int, Any], None]) -> None:

@@ -43,7 +43,8 @@ class Consumer:
         self.worker = worker
         self.options = options
         self.stopping = False
-        self._queues = [name for name in (options.queues or known_queues()) if name not in options.excluded]
+        self._named = [name for name in (options.queues or known_queues()) if name not in options.excluded]
+        self._queues = self._named
         self._turn = 0
         self._is_fresh = is_fresh
         self._wake = wake
@@ -189,10 +190,11 @@ class Consumer:
         if now - self._discovered < DISCOVERY:
             return False
         self._discovered = now
-        known = {*self._queues, *self.options.excluded}
-        new = [name for name in self.broker.queues() if name not in known]
-        self._queues += new
-        return bool(new)
+        # Those that were found before and are empty now go, or a look would cost more with each that ever was.
+        found = [name for name in self.broker.queues() if name not in {*self._named, *self.options.excluded}]
+        new = not set(found) <= set(self._queues)
+        self._queues = [*self._named, *found]
+        return new
 
     def _without_dangerous(self, claimed: list[Delivery], unsettled: int) -> list[Delivery]:
         """A job that was lost before is leased alone, so that its next loss is surely its own."""

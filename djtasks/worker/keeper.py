@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.db import DatabaseError, InterfaceError, connections
 
 import djtasks
-from djtasks import registry, signals, states
+from djtasks import signals, states
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
@@ -37,6 +37,7 @@ logger = logging.getLogger("djtasks.worker")
 PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 PRUNE_EVERY: Final = 60.0  # seconds
+STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 PRUNE_BATCH: Final = 1000  # rows a transaction
 LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
 
@@ -116,7 +117,7 @@ class Keeper:
             time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
         except Exception:
             logger.exception("The keeper stumbled; it goes on")
-            time.sleep(1.0)
+            time.sleep(STUMBLE_PAUSE)
 
     def hear(self, word: Mapping[str, Any]) -> None:
         """Take a word from the supervisor: a child's death, or that the worker stops."""
@@ -137,16 +138,13 @@ class Keeper:
         connections.close_all()
 
     def prune(self) -> int:
-        """Delete what has expired, in small batches. Returns how many jobs."""
-        deleted = 0
+        """Delete one batch of what has expired. Returns how many jobs; a full batch makes the next one due at once."""
         seconds = settings.result_expires
-        while seconds is not None:
-            ids = list(Job.objects.expired(seconds).values_list("pk", flat=True)[:PRUNE_BATCH])
-            deleted += Job.objects.filter(pk__in=ids).delete()[0] if ids else 0
-            if len(ids) < PRUNE_BATCH or self.stopping:
-                break
+        deleted = Job.objects.prune(seconds, PRUNE_BATCH) if seconds is not None else 0
         gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
         Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
+        if deleted == PRUNE_BATCH:
+            self._next["prune"] = 0.0
         return deleted
 
     def _every(self, name: str, seconds: float, act: Callable[[], object]) -> None:
@@ -199,22 +197,27 @@ class Keeper:
         return [owner for owner in owners if _worker_of(owner) == self.worker and owner not in living]
 
     def _rescue(self) -> None:
-        while self._losses:
-            self._end(self.broker.rescue(self._losses[:1], rescuer=self.owner))
-            loss = self._losses.pop(0)
+        self.ledger.commit()  # first: what is not stored yet still stands under our name
+        for _ in range(len(self._losses)):
+            loss = self._losses[0]
+            try:
+                self._end(self.broker.rescue([loss], rescuer=self.owner))
+            except (BrokerUnavailable, DatabaseError, InterfaceError):
+                raise
+            except Exception:  # a row that is broken holds up its own worker's jobs, but no other's
+                self._losses.append(self._losses.pop(0))
+                raise
+            self._losses.pop(0)
             self._say({"rescued": loss.worker})
-        self.ledger.commit()
+            self.ledger.commit()
 
     def _end(self, deliveries: Iterable[Delivery]) -> None:
         """End jobs that must not run again, without a run."""
         for delivery in deliveries:
             error = WorkerLostError(_why(delivery))
-            failure = failure_of(error)
-            task = registry.find(delivery.message.task)
-            signals.task_failure.notify(
-                sender=task, task_id=delivery.id, exception=error, args=[], kwargs={}, traceback=None, einfo=None
-            )
-            self.ledger.record(Outcome(delivery=delivery, state=states.FAILURE, failure=failure))
+            logger.error("Job %s[%s] ends: %s", delivery.message.task, delivery.id, error)
+            outcome = Outcome(delivery=delivery, state=states.FAILURE, failure=failure_of(error))
+            self.ledger.record(outcome, block=False)
 
 
 def _worker_of(owner: str) -> str:
@@ -227,18 +230,24 @@ def _why(delivery: Delivery) -> str:
     return "The worker process died after this job had begun, and acks_late=False forbids to run it again."
 
 
-def run_keeper(keeper: Keeper, source: int | None, is_over: Callable[[], bool] = lambda: False) -> None:
-    """Loop until told to stop. `source` is the descriptor on which the supervisor's words come, a JSON line each."""
+def run_keeper(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None = None) -> None:
+    """Loop until told to stop. `source` is the descriptor on which the supervisor's words come, a JSON line each.
+
+    At its end the supervisor is gone, and so are we; with `at_end`, that is called and the loop goes on.
+    """
     rest = b""
-    while not (keeper.stopping or is_over()):
+    while not keeper.stopping:
         keeper.turn()
         if source is None:
             time.sleep(PROMOTE_EVERY)
         elif readable([source], PROMOTE_EVERY):
             data = os.read(source, 65536)
-            if not data:
-                break  # the supervisor is gone
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 keeper.hear(json.loads(line))
+            if not data:
+                if at_end is None:
+                    break
+                at_end()
+                source = None
     keeper.finish()

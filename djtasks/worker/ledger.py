@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from djtasks import publish, states
 from djtasks.brokers import Broker
@@ -61,10 +61,13 @@ class Ledger:
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
 
-    def record(self, outcome: Outcome) -> None:
-        """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second."""
+    def record(self, outcome: Outcome, *, block: bool = True) -> None:
+        """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second.
+
+        The thread that commits must not block: nobody else would make room.
+        """
         with self._room:
-            while self._is_full():
+            while block and self._is_full():
                 self._room.wait(timeout=0.1)
             self._begun.pop(outcome.delivery.id, None)
             self._gathered.append(outcome)
@@ -88,6 +91,11 @@ class Ledger:
         """The ids of the jobs whose outcomes are not stored yet. Not for use during a commit."""
         with self._room:
             return {each.delivery.id for each in self._gathered}
+
+    def oldest(self) -> Delivery | None:
+        """The job whose outcome has waited for longest."""
+        with self._room:
+            return self._gathered[0].delivery if self._gathered else None
 
     def next_mark(self) -> float | None:
         """Seconds until the row of a running job is to say STARTED; None if none is."""
@@ -144,7 +152,7 @@ class Ledger:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
         try:
             self._store_with_tries(outcomes)
-        except (DatabaseError, BrokerUnavailable) as error:
+        except Exception as error:  # an outcome that cannot be stored, for whatever reason, must not hold up others
             if isinstance(error, BrokerUnavailable) and not _may_be_to_blame(outcomes):
                 raise
             if len(outcomes) > 1:

@@ -34,6 +34,7 @@ from djtasks.worker.slots import Slots
 logger = logging.getLogger("djtasks.worker")
 
 TICK: Final = 0.5  # seconds; bounds how late a missed signal is noticed
+LAST_WORDS: Final = 5.0  # seconds that the keeper has to sign off; the store may not answer
 SHORT_LIFE: Final = 1.0  # seconds; a child that dies sooner is replaced with a delay
 LONGEST_DELAY: Final = 5.0  # seconds
 _PR_SET_PDEATHSIG: Final = 1
@@ -97,8 +98,7 @@ class Supervisor:
     def kill(self, *_signal: object) -> NoReturn:
         """End at once: whatever was claimed goes back when the other workers miss the beats."""
         for process in [*self._children.values(), *filter(None, [self._keeper])]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
         os._exit(1)
 
     def _prepare(self) -> None:
@@ -168,6 +168,8 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid:
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # here too: whoever of the two comes first
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             return pid
         code = 1
@@ -225,16 +227,18 @@ class Supervisor:
         process = self._children.pop(pid, None)
         if process is None or process.index is None:
             return
-        if code != 0:
-            started = self.slots.read(process.index)
+        started = self.slots.read(process.index)
+        died = code != 0 or started is not None  # os._exit(0) in a task is a death like others
+        if died:
+            _kill_group(pid)
             # In a cold stop it was we who killed it: what it ran goes back uncounted.
             counted = started if self._stops < 2 else None
             self._tell_of_death(pid, code, started.id if started else None)
             word = {"dead": process.owner, "started": [counted.id, counted.token] if counted else None}
             self._dead[process.owner] = word
             self._tell(word)
-        if not self._stops and not (self.options.burst and code == 0):
-            self._births.append((time.monotonic() + self._delay(process, code), process.index))
+        if not self._stops and (died or not self.options.burst):
+            self._births.append((time.monotonic() + self._delay(process, died), process.index))
 
     def _tell_of_death(self, pid: int, code: int, job: str | None) -> None:
         if self._stops < 2:
@@ -242,9 +246,9 @@ class Supervisor:
         elif job:
             logger.info("Job %s was cut off; it goes back to its queue", job)
 
-    def _delay(self, process: Process, code: int) -> float:
+    def _delay(self, process: Process, died: bool) -> float:
         """Seconds until a dead child is replaced: none, unless children die young, one after another."""
-        young = code != 0 and time.monotonic() - process.born < SHORT_LIFE
+        young = died and time.monotonic() - process.born < SHORT_LIFE
         self._short_lives = self._short_lives + 1 if young else 0
         return min(0.1 * 2**self._short_lives, LONGEST_DELAY) if self._short_lives > 1 else 0.0
 
@@ -281,13 +285,13 @@ class Supervisor:
             os.waitpid(self._keeper.pid, 0)
             self._close_keeper()
         self._fork_keeper()
-        self._signal_children(signal.SIGTERM)
+        self._ask_children_to_stop()
 
     def _end_keeper(self) -> None:
         if self._keeper is None:
             return
         self._tell({"stop": True})
-        deadline = time.monotonic() + settings.WORKER_SHUTDOWN_TIMEOUT
+        deadline = time.monotonic() + LAST_WORDS
         while os.waitpid(self._keeper.pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > deadline:
                 os.kill(self._keeper.pid, signal.SIGKILL)
@@ -311,17 +315,18 @@ class Supervisor:
             signals.worker_shutting_down.notify(sender=self, sig="TERM", how="Warm", exitcode=0)
             self._births = []
             self._deadline = time.monotonic() + settings.WORKER_SHUTDOWN_TIMEOUT
-            self._signal_children(signal.SIGTERM)
+            self._ask_children_to_stop()
         if self._stops == 1 and time.monotonic() > self._deadline:
             logger.warning("WORKER_SHUTDOWN_TIMEOUT is over: what still runs goes back")
             self._stops = 2
         if self._stops > 1:
-            self._signal_children(signal.SIGKILL)
+            for process in self._children.values():
+                _kill_group(process.pid)
 
-    def _signal_children(self, number: int) -> None:
+    def _ask_children_to_stop(self) -> None:
         for process in self._children.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
+                os.kill(process.pid, signal.SIGTERM)
 
 
 def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
@@ -332,7 +337,9 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
     child = Child(f"{worker}.0", 0, slots, options)
     keeper = Keeper(worker, 0, slots, options, say=lambda word: child.stop() if "lost" in word else None)
     signals.worker_init.notify(sender=child)
-    thread = threading.Thread(target=run_keeper, args=(keeper, parent_pipe), name="djtasks-keeper", daemon=True)
+    thread = threading.Thread(
+        target=run_keeper, args=(keeper, parent_pipe, child.stop), name="djtasks-keeper", daemon=True
+    )
     thread.start()
     signals.worker_ready.notify(sender=child)
     run_child(child)
@@ -345,6 +352,13 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
 def new_worker_id() -> str:
     """A new boot id."""
     return uuid_utils.uuid7().hex
+
+
+def _kill_group(pid: int) -> None:
+    """End a child and what its jobs have started: it leads a process group of its own."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _cause(code: int) -> str:

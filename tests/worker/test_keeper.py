@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 
 from djtasks import states
+from djtasks.brokers.base import Loss
 from djtasks.message import Message
 from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
 from djtasks.worker import keeper as keeper_module
+from djtasks.worker import ledger as ledger_module
 from djtasks.worker.keeper import Keeper, Watch
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -95,7 +97,8 @@ def test_what_has_expired_is_pruned_and_nothing_else(keeper, monkeypatch):
         finished_job(8, id=f"old {number}", state=states.FAILURE if number % 2 else states.SUCCESS)
     finished_job(6, id="young")
     Job.objects.create(id="waiting", task="some.task", queue="default", created_at=utc_now() - timedelta(days=99))
-    assert keeper.prune() == 5
+    # One batch a turn: who prunes for long does not beat.
+    assert [keeper.prune() for _ in range(4)] == [2, 2, 1, 0]
     assert set(Job.objects.values_list("pk", flat=True)) == {"young", "waiting"}
 
 
@@ -150,6 +153,40 @@ def test_leases_that_appear_after_their_childs_death_are_given_back(database, cl
         keeper.turn()
     assert dict(Job.objects.values_list("pk", "state")) == {"living": states.RECEIVED, "late": states.PENDING}
     assert Job.objects.get(pk="late").losses == 0
+
+
+def test_jobs_that_must_not_run_again_are_ended_however_slow_the_store_is(keeper, monkeypatch):
+    """The keeper commits what it records itself: it must never wait for room."""
+    monkeypatch.setattr(ledger_module, "LONGEST_LAG", -1.0)
+    keeper.turn()
+    keeper.broker.enqueue([Message(id=f"early {number}", task="some.task") for number in range(3)])
+    deliveries = keeper.broker.claim("default", limit=3, worker="gone.1")
+    keeper.broker.start(deliveries)
+    keeper._losses.append(Loss("gone.1", known=False))
+    keeper.turn()
+    assert set(Job.objects.values_list("state", "exception")) == {
+        (states.FAILURE, "djtasks.exceptions.WorkerLostError")
+    }
+
+
+def test_a_row_that_cannot_be_rescued_holds_up_no_other(keeper, monkeypatch):
+    keeper.turn()
+    keeper.broker.enqueue([Message(id="a", task="some.task"), Message(id="b", task="some.task")])
+    keeper.broker.claim("default", limit=1, worker="gone.1")
+    keeper.broker.claim("default", limit=1, worker="gone.2")
+    real = keeper.broker.rescue
+
+    def rescue(losses, *, rescuer):
+        if losses[0].worker == "gone.1":
+            raise TypeError("a broken row")
+        return real(losses, rescuer=rescuer)
+
+    monkeypatch.setattr(keeper.broker, "rescue", rescue)
+    monkeypatch.setattr(keeper_module, "STUMBLE_PAUSE", 0.0)
+    keeper._losses += [Loss("gone.1"), Loss("gone.2")]
+    keeper.turn()
+    keeper.turn()
+    assert dict(Job.objects.values_list("pk", "state")) == {"a": states.RECEIVED, "b": states.PENDING}
 
 
 def test_leases_without_a_living_worker_go_back_after_the_patience(keeper, monkeypatch, clock):

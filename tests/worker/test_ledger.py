@@ -240,3 +240,32 @@ def test_an_outcome_at_whose_size_the_server_hangs_up_fails_alone(broker, ledger
     ledger.record(success(last))
     ledger.commit()
     assert [row(each).state for each in (small, large, last)] == ["SUCCESS", "FAILURE", "SUCCESS"]
+
+
+def test_an_outcome_that_nobody_could_have_foreseen_fails_alone(broker, ledger):
+    good, bad, last = claimed(broker, 3)
+    ledger.record(success(good))
+    beyond = replace(bad.message, retries=1, countdown=1e300)
+    ledger.record(Outcome(delivery=bad, state=states.RETRY, next=beyond))
+    ledger.record(success(last))
+    ledger.commit()
+    assert [row(each).state for each in (good, bad, last)] == ["SUCCESS", "FAILURE", "SUCCESS"]
+    assert row(bad).exception == "OverflowError"
+
+
+def test_attempts_that_are_no_list_do_not_stop_a_retry(broker, ledger):
+    (delivery,) = claimed(broker)
+    following = replace(delivery.message, retries=1)
+    ledger.record(Outcome(delivery=replace(delivery, attempts="1"), state=states.RETRY, next=following))
+    ledger.commit()
+    assert [each["ending"] for each in row(delivery).earlier_attempts()] == ["RETRY"]
+
+
+def test_the_next_try_has_not_begun_whatever_the_last_one_said(broker, ledger):
+    (delivery,) = claimed(broker)
+    broker.start([delivery])
+    ledger.record(Outcome(delivery=delivery, state=states.RETRY, next=replace(delivery.message, retries=1)))
+    ledger.commit()
+    broker.claim("default", limit=1, worker="w.2")
+    assert broker.rescue([Loss("w.2")], rescuer="k") == []
+    assert row(delivery).state == states.PENDING

@@ -76,7 +76,7 @@ class DatabaseBroker(Broker):
         """Nothing to do: the row, whose state is the queue, has been recorded as finished."""
 
     def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: base.Count | None = None) -> None:
-        changes: dict[str, Any] = {"state": states.PENDING, "worker": "", "started_at": None}
+        changes: dict[str, Any] = {"state": states.PENDING, "worker": "", "started_at": None, "acked_early": False}
         if count is not None:
             changes[count] = F(count) + 1
         with _errors_named(), self._atomic():
@@ -235,7 +235,11 @@ def _errors_named() -> Iterator[None]:
 
 def _declare_lost(loss: Loss, now: datetime) -> bool:
     """Mark the worker as lost, unless it has beaten meanwhile."""
-    return bool(Worker.objects.filter(pk=loss.worker, beat=loss.beat or 0, lost_at=None).update(lost_at=now))
+    skips = connections[settings.DATABASE].features.has_select_for_update_skip_locked
+    # Not a plain UPDATE: whoever holds the row locked would hold up all who look after the others.
+    standing = Worker.objects.filter(pk=loss.worker, beat=loss.beat or 0, lost_at=None)
+    found = standing.select_for_update(skip_locked=skips).first()
+    return found is not None and bool(Worker.objects.filter(pk=found.pk).update(lost_at=now))
 
 
 def _counts(job: Job, loss: Loss) -> bool:

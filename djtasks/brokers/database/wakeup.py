@@ -42,7 +42,8 @@ class Wakeup:
         driver = self.connection.connection
         if self._listening is None or driver is not self._listening:
             return False
-        return bool(list(driver.notifies(timeout=0)))
+        with self.connection.wrap_database_errors:
+            return bool(list(driver.notifies(timeout=0)))
 
     def changed(self) -> bool:
         """SQLite: whether another connection has written since the last look."""
@@ -58,7 +59,8 @@ class Wakeup:
             self._wait_for_change(timeout)
         elif self.listens:
             self._listen()
-            list(self.connection.connection.notifies(timeout=timeout, stop_after=1))
+            with self.connection.wrap_database_errors:
+                list(self.connection.connection.notifies(timeout=timeout, stop_after=1))
         else:
             time.sleep(min(timeout, LONGEST_PAUSE["mysql"]))
 
