@@ -44,7 +44,8 @@ class JobAction:
 
     def fits(self, job: Job) -> bool:
         """Whether the job, as it stands, is one that it is for."""
-        return job.is_finished == self.for_finished
+        asked_before = job.revoked and self.name == "cancel"
+        return job.is_finished == self.for_finished and not asked_before
 
     def perform(self, request: HttpRequest, ids: Sequence[str]) -> int:
         """Do it to those of these jobs that it is for at this moment, and log it. Raises BrokerUnavailable."""
@@ -96,7 +97,10 @@ CANCEL: Final = JobAction(
     title=_("Cancel jobs"),
     explanation=_("What waits ends as REVOKED without a run. What runs already goes on to its end."),
     left_alone=ngettext_lazy("%d job has ended and is left alone.", "%d jobs have ended and are left alone."),
-    done=ngettext_lazy("%d job was cancelled.", "%d jobs were cancelled."),
+    done=ngettext_lazy(
+        "%d job was cancelled; if it runs already, it goes on to its end and is not repeated.",
+        "%d jobs were cancelled; those that run already go on to their end and are not repeated.",
+    ),
     note=_("Cancelled."),
     permission="revoke_job",
     flag=CHANGE,

@@ -110,7 +110,7 @@ def test_cancel_revokes_what_has_not_ended(log_in: Any, make_job: Any) -> None:
     jobs = [make_job(state) for state in (*states.WAITING, *states.RUNNING)]
     done = make_job(states.SUCCESS)
     response = run(log_in("view_job", "revoke_job"), "cancel_jobs", *jobs, done)
-    assert "5 jobs were cancelled." in response.text
+    assert "5 jobs were cancelled;" in response.text
     assert Job.objects.filter(revoked=True).count() == 5
     assert untouched(done)
     assert LogEntry.objects.count() == 5
@@ -146,7 +146,7 @@ def test_one_job_is_retried_from_its_page(root: Client, make_job: Any) -> None:
 
 def test_one_job_is_cancelled_from_its_page(root: Client, make_job: Any) -> None:
     job = make_job()
-    assert "1 job was cancelled." in root.post(f"{LIST}{job.pk}/cancel/", follow=True).text
+    assert "1 job was cancelled;" in root.post(f"{LIST}{job.pk}/cancel/", follow=True).text
     assert Job.objects.get(pk=job.pk).revoked
 
 
