@@ -59,12 +59,12 @@ class JobAdmin(ReadOnlyAdmin):
         "shown_state",
         "shown_task",
         "shown_queue",
-        "shown_priority",
         "enqueued",
-        "started",
         "finished",
         "shown_run_time",
         "shown_worker",
+        "started",
+        "shown_priority",  # last: a narrow page shows the first ones, the others by scrolling
     )
     list_display_links = ("shown_task",)
     list_filter = (
