@@ -147,12 +147,12 @@ class Child:
         return bool(self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2)
 
     def _serve(self) -> None:
-        pause, failures = FIRST_PAUSE, 0
+        pause, failures, stumbles = FIRST_PAUSE, 0, 0
         while not self._is_finished():
             try:
                 with self.slots.alone() if self.broker.one_writer else contextlib.nullcontext():
                     claimed = self._turn()
-                failures = 0
+                failures = stumbles = 0
                 if claimed or not self.consumer.is_idle:
                     pause, self._worked = FIRST_PAUSE, time.monotonic()
                 self._wait(pause)
@@ -161,12 +161,12 @@ class Child:
                 failures += 1
                 self._recover(error, failures)
             except Exception:
-                failures += 1
+                stumbles += 1  # apart from the failures: an outage, however long, is no reason to give up
                 self._is_unsure = True
-                if failures > MOST_STUMBLES:
+                if stumbles > MOST_STUMBLES:
                     self._give_up()
                 logger.exception("The I/O thread of %s stumbled; it goes on", self.owner)
-                time.sleep(min(0.1 * failures, LONGEST_BACKOFF))
+                time.sleep(0.1 * stumbles)
         self.broker.close()
 
     def _turn(self) -> int:

@@ -35,6 +35,7 @@ logger = logging.getLogger("djtasks.worker")
 
 TICK: Final = 0.5  # seconds; bounds how late a missed signal is noticed
 LAST_WORDS: Final = 5.0  # seconds that the keeper has to sign off; the store may not answer
+KEEPER_PAUSE: Final = 0.5  # seconds before a keeper that died young is replaced
 SHORT_LIFE: Final = 1.0  # seconds; a child that dies sooner is replaced with a delay
 LONGEST_DELAY: Final = 5.0  # seconds
 _PR_SET_PDEATHSIG: Final = 1
@@ -254,6 +255,8 @@ class Supervisor:
 
     def _replace_keeper(self, code: int) -> None:
         logger.error("The keeper died (%s)", _cause(code))
+        if self._keeper is not None and time.monotonic() - self._keeper.born < SHORT_LIFE:
+            time.sleep(KEEPER_PAUSE)
         self._close_keeper()
         if self._children or self._births:
             self._fork_keeper()
