@@ -10,10 +10,10 @@ from django.core import checks
 from django.db import connections
 
 from djtasks import conf, registry, routing
-from djtasks.brokers import broker_for
+from djtasks.brokers import broker_for, get_broker
 from djtasks.conf import settings
 from djtasks.declare import OPTIONS
-from djtasks.exceptions import ImproperlyConfigured
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.task import Task
 
 SETTINGS_PAGE = "The settings are described in docs/settings.md of djtasks."
@@ -73,7 +73,8 @@ def _check_broker() -> list[checks.CheckMessage]:
     try:
         broker_for(settings.BROKER_URL)
     except ImproperlyConfigured as error:
-        return [checks.Error(str(error), hint="BROKER_URL = 'database://' needs no server.", id="djtasks.E004")]
+        hint = "All forms are in docs/brokers.md of djtasks; BROKER_URL = 'database://' needs no server."
+        return [checks.Error(str(error), hint=hint, id="djtasks.E004")]
     return []
 
 
@@ -128,4 +129,22 @@ def check_sqlite_options(app_configs: Any = None, databases: Any = None, **kwarg
             '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
             id="djtasks.W001",
         )
+    ]
+
+
+@checks.register("djtasks", checks.Tags.database)
+def check_broker_server(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """The broker's server keeps what it takes: asked only with `check --database`, and at the start of a worker."""
+    if settings.DATABASE not in (databases or []) or _check_broker():
+        return []
+    try:
+        errors, warnings = get_broker().check()
+    except BrokerUnavailable as error:
+        return [
+            checks.Warning(str(error), hint="Start it, or correct BROKER_URL; see docs/brokers.md.", id="djtasks.W005")
+        ]
+    hint = "See docs/brokers.md of djtasks."
+    return [
+        *(checks.Error(error, hint=hint, id="djtasks.E008") for error in errors),
+        *(checks.Warning(warning, hint=hint, id="djtasks.W004") for warning in warnings),
     ]

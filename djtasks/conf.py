@@ -5,6 +5,7 @@ Read when used (`settings.TASK_ACKS_LATE`), from one cached object that `overrid
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "BROKER_URL": "database://",
         "BROKER_OPTIONS": {},
+        "TEST_BROKER_URL": "database://",  # takes the place of BROKER_URL in a test run
         "BROKER_TIMEOUT": 5.0,  # seconds
         "DATABASE": "default",
         "RESULT_EXPIRES": timedelta(days=7),  # or seconds; None keeps rows for ever
@@ -94,6 +96,7 @@ def _or_none(kind: Kind) -> Kind:
 EXPECTED: Mapping[str, Kind] = MappingProxyType(
     {
         "BROKER_URL": _TEXT,
+        "TEST_BROKER_URL": _TEXT,
         "BROKER_OPTIONS": _MAPPING,
         "BROKER_TIMEOUT": _SECONDS,
         "DATABASE": _TEXT,
@@ -160,9 +163,20 @@ class Settings:
         return found
 
     @property
+    def broker_url(self) -> str:
+        """`BROKER_URL`, in a test run `TEST_BROKER_URL`: tests must not meet the site's own jobs."""
+        return str(self.TEST_BROKER_URL if _is_test_run() else self.BROKER_URL)
+
+    @property
     def result_expires(self) -> float | None:
         """`RESULT_EXPIRES` in seconds."""
         return seconds(self.RESULT_EXPIRES)
+
+
+def _is_test_run() -> bool:
+    """Whether Django's test environment is set up in this process, as `manage.py test` and pytest-django do."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def nearest(name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from djtasks import publish
 from djtasks.brokers import get_broker
+from djtasks.models import Job
 
 
 def revoke(ids: str | Iterable[str]) -> int:
@@ -36,7 +37,11 @@ def resume(queue: str) -> None:
 
 def purge(queue: str) -> int:
     """Remove all that waits in `queue`. Returns how many. Raises BrokerUnavailable."""
-    return get_broker().purge(queue)
+    broker = get_broker()
+    purged = broker.purge(queue)
+    if not broker.transactional:  # or what has a row would come back should the broker lose its memory
+        Job.objects.waiting().filter(queue=queue).delete()
+    return purged
 
 
 def _as_ids(ids: str | Iterable[str]) -> list[str]:

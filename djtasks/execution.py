@@ -125,6 +125,8 @@ class Execution:
             return self._failed(error)
 
     def _resolve(self) -> Task[Any, Any]:
+        if self.delivery.malformed:
+            raise MalformedMessage(self.delivery.malformed)
         if not self.message.id.isascii():
             raise MalformedMessage("The id must be ASCII.")
         if self.message.version > VERSION:

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 from djtasks.conf import settings
 
 MASK: Final = "********"
 DEEPEST: Final = 50  # levels that are searched; what lies below is masked unseen
+
+
+def masked_url(url: str) -> str:
+    """`url` without its passwords: the user's, and those among its options."""
+    parts = urlsplit(url)
+    netloc = re.sub(r":[^:@]*@", f":{MASK}@", parts.netloc)
+    query = re.sub(r"(password=)[^&]*", rf"\1{MASK}", parts.query)
+    return urlunsplit(parts._replace(netloc=netloc, query=query)) if parts.netloc or parts.query else url
 
 
 def is_sensitive(name: object) -> bool:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, TypeVar
 
 import uuid_utils
 
@@ -27,7 +27,7 @@ class Message:
 
     `args`, `kwargs`, `headers` and `options` are JSON text. `countdown` and `expires_in` (seconds)
     are resolved by the broker's clock when it takes the message; `eta` and `expires_at` are aware.
-    `check` marks a message that may have been sent before.
+    `check` marks a message that may have been sent before: its job's row is looked at before it runs.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Message:
     headers: str = "{}"
     options: str = "{}"
     check: bool = False
+    claims: int = 0  # made of this id before: its tokens go on from there
     version: int = VERSION
 
     @property
@@ -59,26 +60,39 @@ class Message:
 
     def to_json(self) -> str:
         """The whole message as one JSON object; times in ISO 8601."""
-        values = {name: value for name, value in asdict(self).items() if value != _FIELDS[name]}
-        return json.dumps(values | {"version": self.version}, default=datetime.isoformat, separators=(",", ":"))
+        values = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
+        return _TEXT_OF.encode(values)
 
     @classmethod
-    def from_json(cls, text: str) -> Message:
-        """Read what `to_json` wrote. Raises MalformedMessage for anything else."""
+    def from_json(cls, text: str | bytes) -> Message:
+        """Read what `to_json` wrote, here or in a newer release: what that has added is left out.
+
+        Raises MalformedMessage for anything else.
+        """
         try:
             values = json.loads(text)
             for name in ("eta", "expires_at"):
                 if values.get(name):
                     values[name] = datetime.fromisoformat(values[name])
+            if values.get("version", VERSION) > VERSION:
+                values = {name: values[name] for name, _default in _DEFAULTS if name in values}
             message = cls(**values)
+            if not all(isinstance(getattr(message, name), kind) for name, kind in _KINDS):
+                raise TypeError("a field of another type")
+            return message
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise MalformedMessage(f"This is not a message of ours ({error}): {text[:200]!r}") from error
-        if message.version > VERSION:
-            raise MalformedMessage(f"Message version {message.version} is newer than this worker's {VERSION}.")
-        return message
 
 
-_FIELDS: Final[Mapping[str, Any]] = {each.name: each.default for each in fields(Message)}
+_DEFAULTS: Final = (
+    *((each.name, each.default) for each in fields(Message) if each.name != "version"),
+    ("version", None),  # always there
+)
+_KINDS: Final = (
+    *((name, str) for name in ("id", "task", "args", "kwargs", "queue", "headers", "options", "sender")),
+    *((name, int) for name in ("priority", "retries", "claims", "version")),
+)
+_TEXT_OF: Final = json.JSONEncoder(separators=(",", ":"), default=datetime.isoformat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,7 @@ class Delivery:
     revoked: bool = False
     attempts: str = "[]"
     created_at: datetime | None = None
+    malformed: str = ""  # why the message cannot be read; then `message` has its id alone
 
     @property
     def id(self) -> str:
@@ -139,6 +154,36 @@ class Outcome:
         """Bytes, about, of what a task may make arbitrarily large."""
         following = sum(message.size for message in (*self.follow_ups, *([self.next] if self.next else [])))
         return len(self.result or "") + following
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    """µs since 1970 of an aware time."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The aware time that is so many µs after 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+Item = TypeVar("Item")
+
+
+def portions(items: Sequence[Item], size: Callable[[Item], int], most: int, most_bytes: int) -> Iterator[list[Item]]:
+    """`items` in lists of up to `most` and, but for single ones that are larger, `most_bytes` by their `size`."""
+    portion: list[Item] = []
+    total = 0
+    for item in items:
+        if portion and (len(portion) == most or total + size(item) > most_bytes):
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += size(item)
+    if portion:
+        yield portion
 
 
 def new_id() -> str:

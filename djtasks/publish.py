@@ -13,7 +13,7 @@ from typing import Any, Final, TypedDict
 
 from django.db import connections, transaction
 
-from djtasks import encoding, routing, signals
+from djtasks import encoding, outbox, routing, signals
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
@@ -139,20 +139,23 @@ def check_names(options: Mapping[str, Any]) -> None:
             raise NotImplementedError(f"The option {name!r} needs the canvas, which djtasks does not have yet.")
 
 
-def publish(messages: Sequence[Message]) -> None:
-    """Send messages to the broker, with the signals around it; an id that was taken before is left alone.
+def publish(
+    messages: Sequence[Message], *, using: str | None = None, on_commit: str | bool | None = None
+) -> Callable[[], bool] | None:
+    """Send messages, with the signals around it; an id that was taken before is left alone.
 
-    With the database broker they are part of the caller's transaction on `DATABASE`, if one is open.
-    Raises MessageTooLarge, BrokerUnavailable.
+    They go with the transaction that is open; `using`, `on_commit` and what is returned: see `outbox.send`.
+    Raises MessageTooLarge, BrokerUnavailable, ValueError.
     """
     if signals.before_task_publish.receivers:
         messages = [_announced(message) for message in messages]
-    get_broker().enqueue(messages)
+    committed = outbox.send(messages, using=using, on_commit=on_commit)
     if signals.after_task_publish.receivers:
         for message in messages:
             signals.after_task_publish.notify(
                 sender=message.task, body=_body(message), headers=_protocol(message), **_address(message)
             )
+    return committed
 
 
 def again(ids: Sequence[str]) -> int:
@@ -162,7 +165,9 @@ def again(ids: Sequence[str]) -> int:
         now = statements.now(connections[settings.DATABASE])
         for job in jobs:
             job.begin_again(now)
-        get_broker().enqueue([replace(message_of(job), check=True) for job in jobs])
+        messages = [replace(message_of(job), check=True, claims=job.token) for job in jobs]
+        get_broker().pardon([job.pk for job in jobs])
+        outbox.send(messages, using=settings.DATABASE, on_commit="outbox")
     return len(jobs)
 
 
@@ -181,20 +186,6 @@ def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
     elif expires is not None:
         fields["expires_in"] = _duration(expires, "expires")
     return fields
-
-
-def in_transaction() -> bool:
-    """Whether what is published now waits for the commit of the caller's own transaction."""
-    return get_broker().transactional and connections[settings.DATABASE].in_atomic_block
-
-
-def committed_check() -> Callable[[], bool] | None:
-    """A function that tells whether the transaction that is open now has committed; None without one."""
-    if not in_transaction():
-        return None
-    commits: list[bool] = []
-    transaction.on_commit(lambda: commits.append(True), using=settings.DATABASE)
-    return lambda: bool(commits)
 
 
 def _task_options(task: Any) -> dict[str, Any]:

@@ -131,8 +131,7 @@ class Task(Generic[P, R]):
         if settings.TASK_ALWAYS_EAGER:
             return self.apply(args, kwargs, **options)
         message = self._message(args, kwargs, options)
-        publish.publish([message])
-        return self._handle(message, publish.committed_check())
+        return self._handle(message, publish.publish([message], using=options.get("using")))
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay` once the open transaction on the default database has committed; at once if none is open."""
@@ -176,8 +175,7 @@ class Task(Generic[P, R]):
         if settings.TASK_ALWAYS_EAGER:
             return [self.apply(args, kwargs, **options) for args, kwargs in split]
         messages = [self._message(args, kwargs, options) for args, kwargs in split]
-        publish.publish(messages)
-        committed = publish.committed_check() if messages else None
+        committed = publish.publish(messages, using=options.get("using"))
         return [self._handle(message, committed) for message in messages]
 
     def apply(
@@ -395,8 +393,7 @@ def send_task(
     if task is not None:
         return task.apply_async(args, kwargs, **options)
     message = publish.build(name, args, kwargs, options)
-    publish.publish([message])
-    return _handle_of(message, publish.committed_check())
+    return _handle_of(message, publish.publish([message], using=options.get("using")))
 
 
 def _handle_of(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:

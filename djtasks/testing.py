@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from django.conf import settings as django_settings
 from django.db import connections
@@ -12,8 +13,7 @@ from django.test import override_settings
 from djtasks import states
 from djtasks.brokers import get_broker
 from djtasks.execution import Execution
-from djtasks.message import Delivery, new_id
-from djtasks.models import Job
+from djtasks.message import Delivery, Outcome, new_id
 from djtasks.worker.ledger import Ledger
 
 MOST_RUNS = 10_000  # jobs of one `run_jobs`; a job that sends itself again and again ends there
@@ -43,10 +43,10 @@ def run_jobs(*queues: str, on_commit: bool = True) -> int:
     while True:
         if on_commit:
             _run_commit_hooks()
-        deliveries = _claim(queues, owner)
-        if not deliveries:
+        claimed = _claim(queues, owner)
+        if not claimed:
             return runs
-        for delivery in deliveries:
+        for delivery in ledger.unended(claimed):
             runs += 1
             if runs > MOST_RUNS:
                 raise RuntimeError(f"run_jobs() has run {MOST_RUNS} jobs, and there are more; does one send itself?")
@@ -63,12 +63,14 @@ def _claim(queues: tuple[str, ...], owner: str) -> list[Delivery]:
 
 def _run(delivery: Delivery, ledger: Ledger) -> None:
     execution = Execution(delivery, hostname="testing", report=lambda state, meta: ledger.report(delivery, state, meta))
-    outcome = execution.run()
-    ledger.record(outcome, block=False)
+    ledger.record(_without_delay(execution.run()), block=False)
     ledger.commit()
-    if outcome.state in (states.RETRY, states.REJECTED):
-        # Not waited for: its delay says nothing of interest to a test.
-        Job.objects.scheduled().filter(pk=delivery.id).update(state=states.PENDING)
+
+
+def _without_delay(outcome: Outcome) -> Outcome:
+    """What comes of a retry or a rejection is not waited for: its delay says nothing of interest to a test."""
+    following = replace(outcome.next, eta=None, countdown=None) if outcome.next is not None else None
+    return replace(outcome, next=following, delay=0.0 if outcome.state == states.REJECTED else outcome.delay)
 
 
 def _run_commit_hooks() -> None:

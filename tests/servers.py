@@ -1,7 +1,8 @@
 """Real servers for the tests: finds one of each kind, or starts one of the tests' own.
 
 `find(kind)` gives, in this order, (1) what `DJTASKS_TEST_<KIND>_URL` names, (2) what answers on the standard port of
-127.0.0.1 to the usual account without a password, (3) a server of our own. Each is proven by a login.
+127.0.0.1 to the usual account without a password, (3) a server of our own. Each is proven by a login. "redis" is the
+program Redis and nothing that speaks like it; "valkey" is never what answers on the standard port.
 """
 
 import functools
@@ -10,15 +11,20 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pymysql
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.own_servers import OwnProcess, StartError, launch
 
-KINDS = ("postgresql", "mariadb", "redis")
+Started = TypeVar("Started")
+
+KINDS = ("postgresql", "mariadb", "redis", "valkey")
 START_TIMEOUT = 60.0  # seconds; a fresh PostgreSQL takes about one on an idle machine
 LOGIN_TIMEOUT = 5  # seconds; whole ones, as the drivers want them
 ATTEMPTS = 3  # someone else may take a free port before the server does
@@ -47,6 +53,10 @@ class Missing:
     remedy: str
 
 
+class OtherProgram(StartError):
+    """Another program than the one that was asked for let us in."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnServer:
     """A server of our own. It stops at `stop()`, at the end of this process at the latest."""
@@ -68,8 +78,9 @@ def find(kind: str) -> Server | Missing:
     named = os.environ.get(variable(kind))
     if named:
         return _named(kind, named)
-    with suppress(*LOGIN_ERRORS):
-        return _proven(_standard(kind))
+    if kind != "valkey":
+        with suppress(*LOGIN_ERRORS, OtherProgram):
+            return _proven(_standard(kind))
     try:
         server = start(kind).server
     except StartError as error:
@@ -83,13 +94,18 @@ def start(kind: str, *, version: str | None = None) -> OwnServer:
 
     `version` is one of `own_servers.POSTGRESQL_VERSIONS`, the newest by default. Raises `StartError`.
     """
+    return on_a_free_port(lambda: _start(kind, version))
+
+
+def on_a_free_port(start: Callable[[], Started]) -> Started:
+    """Return what `start` returns. Call it again, ATTEMPTS times in all, if somebody else took its port meanwhile."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return _start(kind, version)
+            return start()
         except StartError as error:
             if "in use" not in str(error):
                 raise
-    return _start(kind, version)
+    return start()
 
 
 def variable(kind: str) -> str:
@@ -127,6 +143,9 @@ def _start(kind: str, version: str | None) -> OwnServer:
         except LOGIN_ERRORS as error:
             reason = str(error)
             time.sleep(0.05)
+        except OtherProgram:
+            process.stop()
+            raise
     last_words = process.last_words()
     process.stop()
     raise StartError(f"{reason}; its log ends: {last_words}")
@@ -136,7 +155,7 @@ def _named(kind: str, url: str) -> Server | Missing:
     """Return the server that the environment names. Never another one: who names a server wants that one."""
     try:
         return _proven(described(kind, url))
-    except (*LOGIN_ERRORS, ValueError) as error:
+    except (*LOGIN_ERRORS, OtherProgram, ValueError) as error:
         return Missing(kind, f"{variable(kind)} names no server that lets us in ({error})", "Correct it.")
 
 
@@ -193,32 +212,44 @@ def _mariadb_version(server: Server) -> str:
 
 
 def _redis_version(server: Server) -> str:
-    client = redis.Redis.from_url(server.url, socket_connect_timeout=LOGIN_TIMEOUT, socket_timeout=LOGIN_TIMEOUT)
+    client = redis.Redis.from_url(
+        server.url,
+        socket_connect_timeout=LOGIN_TIMEOUT,
+        socket_timeout=LOGIN_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+    )
     with closing(client):
         info = client.info("server")
-    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+    version = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+    if not version.lower().startswith(server.kind):
+        raise OtherProgram(f"it is {version}")
+    return version
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-STANDARD_PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379}
-USERS = {"postgresql": "postgres", "mariadb": "root", "redis": ""}
+STANDARD_PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379, "valkey": 6379}
+USERS = {"postgresql": "postgres", "mariadb": "root", "redis": "", "valkey": ""}
+# 15 is the last database that Redis has by default: a developer's own data are seldom there.
+REDIS_URL = "redis://127.0.0.1:{port}/15"
 URLS = {
     "postgresql": "postgres://postgres@127.0.0.1:{port}/postgres",
     "mariadb": "mysql://root@127.0.0.1:{port}/",
-    # 15 is the last database that Redis has by default: a developer's own data are seldom there.
-    "redis": "redis://127.0.0.1:{port}/15",
+    "redis": REDIS_URL,
+    "valkey": REDIS_URL,
 }
 LOGINS: dict[str, Callable[[Server], str]] = {
     "postgresql": _postgresql_version,
     "mariadb": _mariadb_version,
     "redis": _redis_version,
+    "valkey": _redis_version,
 }
 LOGIN_ERRORS = (psycopg.Error, pymysql.Error, redis.RedisError, OSError)
 REMEDIES = {
     "postgresql": f"Name one in {variable('postgresql')}.",
     "mariadb": f"`apt-get install mariadb-server` or `brew install mariadb`, or name one in {variable('mariadb')}.",
-    "redis": f"Name one in {variable('redis')}.",
+    "redis": f"`apt-get install redis-server` or `brew install redis`, or name one in {variable('redis')}.",
+    "valkey": f"Name one in {variable('valkey')}.",
 }

@@ -13,6 +13,7 @@ from django.db import connections, transaction
 
 from djtasks import Task, registry, shared_task
 from djtasks.exceptions import Ignore, Reject
+from tests import failpoints
 
 
 def note(path, line):
@@ -222,3 +223,6 @@ def close_everything():
 @shared_task
 def ignore_stops():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+failpoints.install()

@@ -142,7 +142,7 @@ class Unreachable:
 
 
 def test_a_broker_that_cannot_be_reached_is_passed_over_only_if_asked_to(in_background, monkeypatch):
-    def fail(messages):
+    def fail(messages, **how):
         raise BrokerUnavailable("down")
 
     monkeypatch.setattr(publish, "publish", fail)

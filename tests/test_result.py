@@ -17,6 +17,8 @@ from djtasks.testing import run_jobs
 from tests import tasks
 from tests.executing import execute
 
+pytestmark = pytest.mark.every_broker
+
 pytestmark = pytest.mark.usefixtures("own_tasks")
 
 

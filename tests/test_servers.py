@@ -17,11 +17,12 @@ import redis
 from tests import own_servers, servers
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = [("postgresql", "16"), ("postgresql", "18"), ("redis", None)]
+OWN = [("postgresql", "16"), ("postgresql", "18"), ("valkey", None)]
 CLOSED_URLS = {
     "postgresql": "postgres://postgres@127.0.0.1:{port}/postgres",
     "mariadb": "mysql://root@127.0.0.1:{port}/",
     "redis": "redis://127.0.0.1:{port}/0",
+    "valkey": "redis://127.0.0.1:{port}/0",
 }
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="own servers are started on Linux and macOS only")
@@ -67,7 +68,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_own_server_starts_lets_us_in_and_stops(kind: str, version: str | None) -> None:
     own = servers.start(kind, version=version)
     try:
-        assert own.server.version.startswith({"postgresql": f"PostgreSQL {version}", "redis": "Valkey"}[kind])
+        assert own.server.version.startswith({"postgresql": f"PostgreSQL {version}", "valkey": "Valkey"}[kind])
         assert own.server.port not in (5432, 6379)
         assert own.process.running()
         assert own.process.folder.exists()
@@ -78,13 +79,14 @@ def test_an_own_server_starts_lets_us_in_and_stops(kind: str, version: str | Non
     own.stop()
 
 
-def test_the_own_mariadb_starts_where_its_program_is_installed() -> None:
+@pytest.mark.parametrize(("kind", "name"), [("mariadb", "MariaDB"), ("redis", "Redis")])
+def test_an_installed_program_is_started(kind: str, name: str) -> None:
     try:
-        own = servers.start("mariadb")
-    except servers.StartError as error:
+        own = servers.start(kind)
+    except own_servers.NotInstalled as error:
         pytest.skip(str(error))
     own.stop()
-    assert "MariaDB" in own.server.version
+    assert name in own.server.version
     assert not running(own.process.pid)
 
 
@@ -96,8 +98,8 @@ def test_the_own_postgresql_takes_writes() -> None:
     own.stop()
 
 
-def test_the_own_redis_evicts_nothing() -> None:
-    own = servers.start("redis")
+def test_the_own_valkey_evicts_nothing() -> None:
+    own = servers.start("valkey")
     with redis.Redis.from_url(own.server.url) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     own.stop()
@@ -115,7 +117,7 @@ def test_root_runs_its_servers_as_somebody_else() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that its servers cannot enter")
-@pytest.mark.parametrize("kind", ["postgresql", "redis"])
+@pytest.mark.parametrize("kind", ["postgresql", "valkey"])
 def test_a_program_in_a_closed_folder_is_copied(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
@@ -132,7 +134,7 @@ def test_a_program_in_a_closed_folder_is_copied(kind: str, tmp_path: Path, monke
 
 def test_an_own_server_ends_with_a_killed_process() -> None:
     code = (
-        "import time; from tests import servers; own = servers.start('redis')\n"
+        "import time; from tests import servers; own = servers.start('valkey')\n"
         "print(own.process.pid, own.process.folder, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
@@ -145,7 +147,8 @@ def test_an_own_server_ends_with_a_killed_process() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has died")
 def test_an_own_server_ends_with_a_killed_guard() -> None:
-    own = servers.start("redis")
+    own = servers.start("valkey")
+    own.process.signal(signal.SIGSTOP)  # even if it is paused
     own.process._guard.send_signal(signal.SIGKILL)
     assert gone(own.process.pid)
     own.stop()
@@ -153,7 +156,7 @@ def test_an_own_server_ends_with_a_killed_guard() -> None:
 
 def test_a_fork_does_not_stop_the_server_of_its_parent() -> None:
     code = (
-        "import os; from tests import servers; own = servers.start('redis')\n"
+        "import os; from tests import servers; own = servers.start('valkey')\n"
         "child = os.fork()\n"
         "if not child: raise SystemExit(0)\n"
         "os.waitpid(child, 0); print(servers._proven(own.server).version)"
@@ -163,21 +166,21 @@ def test_a_fork_does_not_stop_the_server_of_its_parent() -> None:
 
 
 def test_a_port_that_is_taken_meanwhile_is_tried_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = own_servers._free_port
+    real = own_servers.free_port
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         ports = iter([other.getsockname()[1], real()])
-        monkeypatch.setattr(own_servers, "_free_port", lambda: next(ports))
-        servers.start("redis").stop()
+        monkeypatch.setattr(own_servers, "free_port", lambda: next(ports))
+        servers.start("valkey").stop()
 
 
 @pytest.mark.usefixtures("no_server")
 def test_a_server_that_was_started_is_found_again_and_by_child_processes() -> None:
-    found = servers.find("redis")
+    found = servers.find("valkey")
     assert isinstance(found, servers.Server)
     assert found.origin.startswith("started by the tests from ")
-    assert servers.find("redis") is found
-    code = "from tests import servers; print(servers.find('redis').port)"
+    assert servers.find("valkey") is found
+    code = "from tests import servers; print(servers.find('valkey').port)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) == found.port
 
@@ -202,6 +205,22 @@ def test_a_named_server_is_taken(no_server: None, monkeypatch: pytest.MonkeyPatc
     assert isinstance(found, servers.Server)
     assert (found.port, found.user) == (own.server.port, "postgres")
     assert found.origin == "named by DJTASKS_TEST_POSTGRESQL_URL"
+
+
+def test_redis_is_not_a_valkey_and_a_valkey_of_our_own_is_not_on_the_standard_port(
+    no_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = servers.start("valkey")
+    monkeypatch.setattr(servers, "STANDARD_PORTS", dict.fromkeys(servers.KINDS, own.server.port))
+    for kind in ("redis", "valkey"):
+        found = servers.find(kind)
+        assert not isinstance(found, servers.Server) or found.port != own.server.port
+    monkeypatch.setattr(servers, "find", functools.cache(servers.find.__wrapped__))
+    monkeypatch.setenv(servers.variable("redis"), own.server.url)
+    named = servers.find("redis")
+    own.stop()
+    assert isinstance(named, servers.Missing)
+    assert "it is Valkey" in named.reason
 
 
 @pytest.mark.usefixtures("no_server")

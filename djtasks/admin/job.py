@@ -23,8 +23,9 @@ from django.utils.translation import gettext_lazy
 from djtasks.admin import actions, listing, page
 from djtasks.admin.actions import JobAction
 from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
+from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.models import Job
+from djtasks.models import Job, Queue
 
 LONGEST_SUMMARY = 100  # jobs that a confirmation names
 
@@ -52,6 +53,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic a
             args=[quote(each) for each in args],
             current_app=self.admin_site.name,
         )
+
+    def page_context(self, request: HttpRequest) -> dict[str, Any]:
+        """What the templates of Django's own pages need."""
+        return {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": self.has_view_permission(request),
+            "changelist_url": self.url("changelist"),
+        }
 
 
 class JobAdmin(ReadOnlyAdmin):
@@ -123,6 +134,20 @@ class JobAdmin(ReadOnlyAdmin):
     def shown_worker(self, job: Job) -> str:
         return getattr(job, "worker_name", job.worker) or NOTHING
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {
+            "queues_url": self._queues_url(request),
+            "waits_elsewhere": not get_broker().transactional,
+            **(extra_context or {}),
+        }
+        return super().changelist_view(request, context)
+
+    def _queues_url(self, request: HttpRequest) -> str:
+        queue_admin = self.admin_site._registry.get(Queue)
+        if queue_admin is None or not queue_admin.has_view_permission(request):
+            return ""
+        return reverse("admin:djtasks_queue_changelist", current_app=self.admin_site.name)
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[listing.JobChangeList]:
         return listing.JobChangeList
 
@@ -145,17 +170,8 @@ class JobAdmin(ReadOnlyAdmin):
         if job is None:
             return self._missing(request, object_id)
         request.current_app = self.admin_site.name  # as Django's own views do
-        context = {**self._context(request), **self._context_of(request, job), **(extra_context or {})}
+        context = {**self.page_context(request), **self._context_of(request, job), **(extra_context or {})}
         return TemplateResponse(request, self.change_form_template, context)
-
-    def _context(self, request: HttpRequest) -> dict[str, Any]:
-        return {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": self.has_view_permission(request),
-            "changelist_url": self.url("changelist"),
-        }
 
     def _context_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_read = request.user.has_perm("djtasks.view_job_arguments")
@@ -196,9 +212,15 @@ class JobAdmin(ReadOnlyAdmin):
         return relations
 
     def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        text = _("There is no job %(id)s. Its row may have been deleted after RESULT_EXPIRES.")
-        self.message_user(request, text % {"id": unquote(object_id)}, messages.WARNING)
-        return HttpResponseRedirect(self.url("changelist"))
+        job_id = unquote(object_id)
+        if _waits_without_row(job_id):
+            text = _("Job %(id)s waits, and has no row until it runs. What waits, in its order, stands here by queue.")
+            address = self._queues_url(request) or self.url("changelist")
+        else:
+            text = _("There is no job %(id)s. Its row may have been deleted after RESULT_EXPIRES.")
+            address = self.url("changelist")
+        self.message_user(request, text % {"id": job_id}, messages.WARNING)
+        return HttpResponseRedirect(address)
 
     # What may be done
 
@@ -272,7 +294,7 @@ class JobAdmin(ReadOnlyAdmin):
         rest = len(jobs) - len(touched)
         request.current_app = self.admin_site.name
         context = {
-            **self._context(request),
+            **self.page_context(request),
             "title": action.title,
             "original": action.title,
             "action": action,
@@ -285,3 +307,12 @@ class JobAdmin(ReadOnlyAdmin):
             "back_url": back,
         }
         return TemplateResponse(request, "admin/djtasks/job/confirm.html", context)
+
+
+def _waits_without_row(job_id: str) -> bool:
+    """Whether the broker knows a job that the job table does not (yet)."""
+    broker = get_broker()
+    try:
+        return not broker.transactional and bool(broker.known([job_id]))
+    except BrokerUnavailable:
+        return False

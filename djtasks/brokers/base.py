@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -49,7 +50,8 @@ class Broker(ABC):
     BrokerUnavailable when the server cannot be reached; whether to try again is the caller's choice.
     """
 
-    transactional: ClassVar[bool] = False  # whether `enqueue` is part of an open transaction on DATABASE
+    transactional: ClassVar[bool] = False  # whether the queue is the job table: `enqueue` joins open transactions
+    first_pause: ClassVar[float] = 0.002  # seconds until a waiting worker looks again unasked, doubled up to a second
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -129,8 +131,11 @@ class Broker(ABC):
         """Flag jobs as revoked and make the waiting ones ready at once. Returns how many had not ended."""
 
     @abstractmethod
-    def peek(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[Message]:
-        """What is ready in `queue`, in the order in which it will be claimed. Changes nothing."""
+    def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
+        """What is ready in `queue`, in the order in which it will be claimed; or what waits for its time, next first.
+
+        Given as deliveries that nobody holds (`worker` is ""). Changes nothing.
+        """
 
     @abstractmethod
     def sizes(self) -> Mapping[str, QueueSize]:
@@ -149,16 +154,52 @@ class Broker(ABC):
         """End a pause."""
 
     @property
+    def reconnects(self) -> int:
+        """How often this process has opened a connection: what it knew of its leases may not hold on a new one."""
+        return 0
+
+    def pardon(self, ids: Sequence[str]) -> None:
+        """Forget that these ids were revoked before they came."""
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids wait or are leased here."""
+        return set(ids)
+
+    def patience(self, seconds: float) -> AbstractContextManager[None]:
+        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`."""
+        return nullcontext()
+
+    def sign_off(self, worker: str) -> None:
+        """The worker ends in good order: nobody is to miss its beats."""
+
+    def has_forgotten(self) -> bool:
+        """Whether the store has come back, or been emptied, since `remember`: it may not know all that it took."""
+        return False
+
+    def remember(self) -> None:
+        """What the store may have forgotten has been put right."""
+
+    def check(self) -> tuple[list[str], list[str]]:
+        """What is wrong with the server's settings: errors, with which nothing may be queued, and warnings.
+
+        Asks the server. Raises BrokerUnavailable.
+        """
+        return [], []
+
+    @property
     def one_writer(self) -> bool:
         """Whether the store takes one writer at a time, so that those of one worker had better queue up."""
         return False
 
-    def wakeable(self) -> int | None:
-        """A file descriptor that becomes readable when a job may be ready, for a loop that waits for more; or None."""
+    def wakeable(self, queues: Sequence[str]) -> int | None:
+        """A file descriptor that becomes readable when `queues` may hold a ready job, for a loop that waits for more.
+
+        None where there is none. Each call is followed by one of `drain_wakeups`, by the same thread.
+        """
         return None
 
     def drain_wakeups(self) -> None:
-        """Take what stands in `wakeable`'s descriptor."""
+        """Take what stands in `wakeable`'s descriptor, and wait no more."""
 
     def has_changed(self) -> bool | None:
         """Where looking is nearly free: whether anything was written since the last look; None elsewhere."""

@@ -13,8 +13,9 @@ from django.utils.translation import gettext_lazy as _
 
 from djtasks import encoding, states
 from djtasks.exceptions import MalformedMessage
-from djtasks.message import Delivery, Message, Outcome
-from djtasks.models import statements
+from djtasks.message import Delivery, Message, Outcome, microseconds
+from djtasks.models import recording, statements
+from djtasks.models.attempts import attempts_after, with_attempt
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.managers import AppManager
 
@@ -68,14 +69,21 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Record how jobs ended, if `worker` still holds them. Returns the ids that it held."""
         return statements.record(connections[self.db], worker, outcomes, time.monotonic()) if outcomes else set()
 
+    def store(self, outcomes: Sequence[Outcome]) -> set[str]:
+        """`record`, where the queue is not this table: rows are made if need be. Returns the ids that were written.
+
+        Takes retries, too, and STARTED of jobs that have begun. What has ended stays as it is, and so does what a later
+        try or claim has written.
+        """
+        return recording.store(self, outcomes) if outcomes else set()
+
     def record_retry(self, outcome: Outcome, now: datetime) -> bool:
         """Put the next try in the place of this one, if still held: message, state and lease in one step."""
-        attempt = {**_attempt_of(outcome, now), "ending": outcome.state}
         failure = outcome.failure
         return bool(
             self.held(outcome.delivery).update(
                 **row_of(outcome.next or outcome.delivery.message, now),
-                attempts=with_attempt(outcome.delivery.attempts, attempt),
+                attempts=attempts_after(outcome, now),
                 exception=failure.kind if failure else "",
                 exception_message=failure.message if failure else None,
                 exception_args=failure.arguments if failure else None,
@@ -117,7 +125,7 @@ def row_of(message: Message, now: datetime) -> dict[str, Any]:
     later = states.RETRY if message.retries else states.SCHEDULED
     columns = {
         "state": later if run_at > now else states.PENDING,
-        "order_key": statements.microseconds(now),
+        "order_key": microseconds(now),
         "worker": "",
         "started_at": None,
         "acked_early": False,
@@ -137,18 +145,6 @@ def row_of(message: Message, now: datetime) -> dict[str, Any]:
     if message.expires_in is not None:
         columns["expires_at"] = now + timedelta(seconds=message.expires_in)
     return columns
-
-
-def _attempt_of(outcome: Outcome, now: datetime) -> dict[str, Any]:
-    failure, seconds = outcome.failure, outcome.seconds or 0.0
-    start = now - timedelta(seconds=time.monotonic() - outcome.ended + seconds)
-    return {
-        "token": outcome.delivery.token,
-        "worker": outcome.delivery.worker,
-        "start": start.isoformat(),
-        "seconds": seconds,
-        "error": f"{failure.kind}: {failure.message}"[:1000] if failure else None,
-    }
 
 
 class Job(models.Model):
@@ -248,7 +244,7 @@ class Job(models.Model):
         self.retries = self.losses = self.refusals = 0
         self.state, self.revoked, self.rank = states.PENDING, False, -self.priority
         self.run_at = self.expires_at = self.started_at = self.finished_at = self.seconds = None
-        self.order_key = statements.microseconds(now)
+        self.order_key = microseconds(now)
         self.worker, self.exception, self.acked_early = "", "", False
         self.result = self.exception_message = self.exception_args = self.traceback = None
         self.custom_state = self.meta = None
@@ -288,20 +284,6 @@ def message_of(job: Job) -> Message:
         options=job.options,
         version=job.version,
     )
-
-
-MAX_ATTEMPTS_KEPT = 20  # of `Job.attempts`, the newest
-
-
-def with_attempt(attempts: str | None, attempt: dict[str, Any]) -> str:
-    """The JSON list `attempts` with one more, bounded to the newest `MAX_ATTEMPTS_KEPT`."""
-    try:
-        earlier = json.loads(attempts or "[]")
-    except (ValueError, RecursionError):
-        earlier = []
-    if not isinstance(earlier, list):
-        earlier = []
-    return json.dumps([*earlier, attempt][-MAX_ATTEMPTS_KEPT:], separators=(",", ":"))
 
 
 class JobGroup(models.Model):

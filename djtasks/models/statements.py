@@ -8,19 +8,19 @@ on the connection that is given.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
 from operator import itemgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.message import Delivery, Message, Outcome
+from djtasks.message import Delivery, Message, Outcome, microseconds, portions
 from djtasks.models.fields import as_parameter, as_utc
 
 VENDORS: Final = ("postgresql", "sqlite", "mysql")
@@ -28,7 +28,6 @@ BATCH: Final = 500  # rows a statement where each row is spelled out
 BATCH_SIZE: Final = 4 * 1024 * 1024  # characters of such a statement; a server's max_allowed_packet may be 16 MiB
 _ROW: Final = re.compile(r"-- row\n(.*)\n-- end of row\n", re.DOTALL)
 _COMMENT: Final = re.compile(r"^--(?! row| end of row).*\n", re.MULTILINE)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @cache
@@ -56,11 +55,6 @@ def now(connection: BaseDatabaseWrapper) -> datetime:
     return as_utc(moment, connection) or datetime.now(UTC)
 
 
-def microseconds(moment: datetime) -> int:
-    """µs since 1970: what `order_key` is in."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
 def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
     """Insert a row for each message whose id is free; in one transaction."""
     _ENQUEUE[connection.vendor](connection, messages)
@@ -86,6 +80,16 @@ def record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outc
     return recorded
 
 
+def store(connection: BaseDatabaseWrapper, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert or overwrite these rows of `recording.columns_of`, unless what stands there is final or later. PostgreSQL.
+
+    Returns the ids that were written.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql("postgresql", "store"), _arrays([tuple(row.values()) for row in rows]))
+        return {job_id for (job_id,) in cursor.fetchall()}
+
+
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
     """Make up to `limit` due jobs ready. Returns the queue of each."""
     promoted: list[str] = _PROMOTE[connection.vendor](connection, limit)
@@ -102,23 +106,6 @@ def queues(connection: BaseDatabaseWrapper) -> list[str]:
 def _together(connection: BaseDatabaseWrapper, statements: int) -> AbstractContextManager[Any]:
     """A transaction if there are several statements; one alone is its own."""
     return transaction.atomic(using=connection.alias) if statements > 1 else nullcontext()
-
-
-Item = TypeVar("Item")
-
-
-def _portions(items: Sequence[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """`items` in lists of up to `BATCH` and, but for single ones that are larger, `BATCH_SIZE`."""
-    portion: list[Item] = []
-    total = 0
-    for item in items:
-        if portion and (len(portion) == BATCH or total + size(item) > BATCH_SIZE):
-            yield portion
-            portion, total = [], 0
-        portion.append(item)
-        total += size(item)
-    if portion:
-        yield portion
 
 
 def _has_ready(connection: BaseDatabaseWrapper, queue: str) -> bool:
@@ -317,9 +304,9 @@ def _sqlite_promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
 
 
 def _mysql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
-    portions = list(_portions(list(enumerate(messages)), lambda each: each[1].size))
-    with _together(connection, len(portions)), connection.cursor() as cursor:
-        for portion in portions:
+    split = list(portions(list(enumerate(messages)), lambda each: each[1].size, BATCH, BATCH_SIZE))
+    with _together(connection, len(split)), connection.cursor() as cursor:
+        for portion in split:
             # By id, so that two who send the same ids wait for each other in one order.
             portion.sort(key=lambda each: each[1].id)
             values = [value for i, m in portion for value in _mysql_row(m, i, connection)]
@@ -358,7 +345,7 @@ def _mysql_record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequen
         cursor.execute(statement, [*(value for each in outcomes for value in _mysql_outcome(each, clock)), worker])
 
     recorded: set[str] = set()
-    for portion in _portions(outcomes, _size_of):
+    for portion in portions(outcomes, _size_of, BATCH, BATCH_SIZE):
         recorded |= _record_by_count(connection, portion, write)
     return recorded
 

@@ -34,8 +34,7 @@ from djtasks.worker.slots import Slots
 logger = logging.getLogger("djtasks.worker")
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-FIRST_PAUSE: Final = 0.002  # seconds between two looks into the queues, doubled while they are empty, up to
-LONGEST_PAUSE: Final = 1.0  # where a descriptor tells of new jobs
+LONGEST_PAUSE: Final = 1.0  # seconds between two looks into the queues where a descriptor tells of new jobs
 BLIND_PAUSES: Final = (0.005, 0.1)  # where nothing does: at first, and after a while without work
 CHEAP_PAUSES: Final = (0.002, 0.01)  # between two looks that cost next to nothing, likewise
 SLOWING: Final = 50  # a pause is this part of the time without work
@@ -54,7 +53,9 @@ class Child:
         self.options = options
         self.broker = get_broker()
         self.ledger = Ledger(self.broker, owner, self.wake)
-        self.consumer = Consumer(self.broker, owner, options, is_fresh=self._is_fresh, wake=self.wake)
+        self.consumer = Consumer(
+            self.broker, owner, options, is_fresh=self._is_fresh, wake=self.wake, unended=self.ledger.unended
+        )
         self._wake_end, self._wake_source = os.pipe()
         os.set_blocking(self._wake_end, False)
         os.set_blocking(self._wake_source, False)
@@ -62,6 +63,7 @@ class Child:
         self._main_is_done = False
         self._pid = os.getpid()
         self.has_signals = False  # whether a stop comes to us as a signal
+        self._reconnects = 0  # that the broker has made so far
         self._is_unsure = False  # after an error: a claim may have been made whose answer got lost
         self._checked_connections = 0.0
         self._worked = time.monotonic()  # when the I/O thread last saw work
@@ -147,14 +149,20 @@ class Child:
         return bool(self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2)
 
     def _serve(self) -> None:
-        pause, failures, stumbles = FIRST_PAUSE, 0, 0
+        with self.broker.patience(0.0):  # it has a patience of its own, between two tries
+            self._loop()
+
+    def _loop(self) -> None:
+        pause, failures, stumbles = self.broker.first_pause, 0, 0
         while not self._is_finished():
             try:
                 with self.slots.alone() if self.broker.one_writer else contextlib.nullcontext():
                     claimed = self._turn()
+                if failures:
+                    logger.info("The broker and the database answer again")
                 failures = stumbles = 0
                 if claimed or not self.consumer.is_idle:
-                    pause, self._worked = FIRST_PAUSE, time.monotonic()
+                    pause, self._worked = self.broker.first_pause, time.monotonic()
                 self._wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
@@ -171,6 +179,8 @@ class Child:
 
     def _turn(self) -> int:
         """One round: store, give back what waits too long, claim. Returns how many jobs came."""
+        if self.broker.reconnects != self._reconnects:
+            self._reconnects, self._is_unsure = self.broker.reconnects, True
         if self._is_unsure:
             # In this order: a job moves from the consumer to the ledger.
             known = self.consumer.known() | self.ledger.known()
@@ -206,7 +216,9 @@ class Child:
         """Sleep until there is something to do: an outcome, a wake-up, a new job, or the end of `pause`."""
         timeout = self._patience(pause)
         descriptors = [self._wake_end]
-        store = self.broker.wakeable() if self.consumer.is_idle else None
+        # Who leaves jobs to others must not take the wake-up that is theirs.
+        listens = self.consumer.is_idle and not self.consumer.refuses
+        store = self.broker.wakeable(self.consumer.queues) if listens else None
         if store is not None:
             descriptors.append(store)
         self._asleep = True
@@ -249,9 +261,10 @@ class Child:
         """Forget the connection and try again, a little later at each failure."""
         self._is_unsure = True
         delay = random.uniform(0, min(0.05 * 2 ** min(failures, 10), LONGEST_BACKOFF))
-        logger.warning("The store did not answer, next try in %.1f s: %s", delay, error)
-        with contextlib.suppress(Exception):
-            self.broker.close()
+        logger.warning("The broker or the database did not answer, next try in %.1f s: %s", delay, error)
+        for store in (self.broker, connections[settings.DATABASE]):
+            with contextlib.suppress(Exception):
+                store.close()
         time.sleep(delay)
 
 

@@ -23,12 +23,16 @@ logger = logging.getLogger("djtasks.consumer")
 
 AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
 MOST_AHEAD: Final = 200  # jobs
+HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
 DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
 _RECENT: Final = 0.2  # weight of the last run time in the moving average
 
 
 class Consumer:
-    """The jobs that one child (`worker`, its boot id) holds. `is_fresh` tells whether its leases are safe."""
+    """The jobs that one child (`worker`, its boot id) holds.
+
+    `is_fresh` tells whether its leases are safe, `unended` which of claimed jobs are still to run.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Consumer:
         *,
         is_fresh: Callable[[], bool] = lambda: True,
         wake: Callable[[], None] = lambda: None,
+        unended: Callable[[list[Delivery]], list[Delivery]] = lambda deliveries: deliveries,
     ) -> None:
         self.broker = broker
         self.worker = worker
@@ -48,6 +53,7 @@ class Consumer:
         self._turn = 0
         self._is_fresh = is_fresh
         self._wake = wake
+        self._unended = unended
         self._changed = threading.Condition()
         self._waiting: deque[Delivery] = deque()
         self._running: Delivery | None = None
@@ -81,8 +87,8 @@ class Consumer:
         self._seconds = seconds if before is None else before + _RECENT * (seconds - before)
 
     def refuse(self, task: str, seconds: float) -> None:
-        """Claim no job of a task that is unknown here for `seconds`."""
-        self._refused[task] = max(self._refused.get(task, 0.0), time.monotonic() + seconds)
+        """Leave jobs of a task that is unknown here to others, until one given back for `seconds` has met them."""
+        self._refused[task] = max(self._refused.get(task, 0.0), time.monotonic() + seconds + HEAD_START)
 
     # The I/O thread
 
@@ -90,6 +96,16 @@ class Consumer:
     def is_idle(self) -> bool:
         """Nothing runs and nothing is held."""
         return self._running_since is None and not self._waiting
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that it looks into now."""
+        return self._queues
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there are tasks whose jobs are left to others now."""
+        return bool(self._refused_now())
 
     @property
     def held(self) -> int:
@@ -122,11 +138,12 @@ class Consumer:
         claimed = self._claim(wanted)
         if not claimed and self.options.queues is None and self._discover():
             claimed = self._claim(wanted)
-        kept = self._without_dangerous(claimed, unsettled)
+        to_run = self._unended(claimed)
+        kept = self._without_dangerous(to_run, unsettled)
         with self._changed:
             self._waiting.extend(kept)
             self._changed.notify()
-        return len(kept)
+        return len(kept) + len(claimed) - len(to_run)
 
     def runs_long(self) -> bool:
         """What runs has run for so long that whatever came now would wait behind it."""

@@ -1,7 +1,7 @@
 """The process that keeps the worker: it runs no user code, so nothing of the user's can stall it.
 
 It beats for all children, rescues what dead ones held, watches the other workers' beats, makes due
-jobs ready and prunes. Beat (the scheduler) has its place in `Keeper.turn`.
+jobs ready, sends what was left in the outbox and prunes. Beat (the scheduler) has its place in `Keeper.turn`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections
+from django.db.models import F, Q
 
 import djtasks
-from djtasks import signals, states
+from djtasks import outbox, signals, states
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
@@ -27,6 +29,7 @@ from djtasks.execution import failure_of
 from djtasks.message import Delivery, Outcome
 from djtasks.models import Job, Worker
 from djtasks.models.fields import utc_now
+from djtasks.models.job import message_of
 from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
@@ -36,9 +39,12 @@ logger = logging.getLogger("djtasks.worker")
 
 PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
+RESEND_EVERY: Final = 1.0  # seconds
+RESENT_AT_ONCE: Final = 2000  # messages, so that the beats do not wait for a long outbox
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 PRUNE_BATCH: Final = 1000  # rows a transaction
+BATCH: Final = 500  # jobs that are sent again at a time
 LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
 
 
@@ -88,32 +94,47 @@ class Keeper:
         self._say = say
         self._losses: list[Loss] = [Loss(f"{worker}.k{each}", known=False) for each in range(number)]
         self._registered = False
+        self._reminded: str | None = None  # up to which id a broker that lost its memory was told; None: it need not be
         self._workers = Watch(settings.WORKER_LOST_AFTER)
         self._owners = Watch(settings.WORKER_LOST_AFTER)
         self._own = Watch(LEFT_BEHIND_AFTER)
+        self._silent = Watch(settings.WORKER_LOST_AFTER)
+        self._unsent = Watch(outbox.LEFT_BEHIND)
         self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
         self._failures = 0
 
     def turn(self) -> None:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
+        with self.broker.patience(0.0):
+            self._turn()
+
+    def _turn(self) -> None:
         try:
             self._register()
             self._every("beat", settings.WORKER_HEARTBEAT, self._beat)
             self._rescue()
             self._every("promote", PROMOTE_EVERY, self.broker.promote)
             self._every("watch", min(1.0, settings.WORKER_LOST_AFTER / 5), self._watch)
+            self._every("notice", settings.WORKER_HEARTBEAT, self._notice)
+            self._remind()
+            self._every("outbox", RESEND_EVERY, self._resend)
             self._every("prune", PRUNE_EVERY, self.prune)
             self._failures = 0
         except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
             self._failures += 1
             if self._failures == 1:
                 self._losses.append(Loss(self.owner, known=False))  # a rescue's answer may have got lost
-            for watch in (self._workers, self._owners, self._own):
+            for watch in (self._workers, self._owners, self._own, self._silent, self._unsent):
                 watch.restart()
             if self._failures in (1, 10, 100):
-                logger.warning("The keeper cannot reach the store (%d tries so far): %s", self._failures, error)
-            with contextlib.suppress(Exception):
-                self.broker.close()
+                logger.warning(
+                    "The worker's keeper gets no answer from the broker or the database (try %d): %s",
+                    self._failures,
+                    error,
+                )
+            for store in (self.broker, connections[settings.DATABASE]):
+                with contextlib.suppress(Exception):
+                    store.close()
             time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
         except Exception:
             logger.exception("The keeper stumbled; it goes on")
@@ -129,13 +150,20 @@ class Keeper:
 
     def finish(self) -> None:
         """The last turn: rescue what is left, and sign off."""
+        with self.broker.patience(0.0):
+            self._finish()
+        connections.close_all()
+
+    def _finish(self) -> None:
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             self.slots.clear_owners()
-            self._losses += [Loss(name) for name in self._left_behind(self.broker.owners())]
+            owners = self.broker.owners() | self._owners_of_rows()
+            self._losses += [Loss(name) for name in self._left_behind(owners)]
             self._rescue()
+        with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             processed, failed = self.slots.counts()
             Worker.objects.filter(pk=self.worker).update(stopped_at=utc_now(), processed=processed, failed=failed)
-        connections.close_all()
+            self.broker.sign_off(self.worker)
 
     def prune(self) -> int:
         """Delete one batch of what has expired. Returns how many jobs; a full batch makes the next one due at once."""
@@ -176,18 +204,25 @@ class Keeper:
             return
         self.slots.beat()
         processed, failed = self.slots.counts()
-        Worker.objects.filter(pk=self.worker).update(processed=processed, failed=failed)
+        row = Worker.objects.filter(pk=self.worker)
+        row.update(processed=processed, failed=failed)
+        if not self.broker.transactional:
+            row.update(beat=F("beat") + 1, beat_at=utc_now())
         signals.heartbeat_sent.notify(sender=self)
 
     def _watch(self) -> None:
         beats = self.broker.beats()
-        owners = self.broker.owners()
+        owners = self.broker.owners() | self._owners_of_rows()
         others = {name: beat for name, beat in beats.items() if name != self.worker}
         orphans = [owner for owner in owners if _worker_of(owner) not in beats]
         lost = [Loss(name, known=False, beat=beats[name]) for name in self._workers.look(others)]
-        lost += [Loss(name, known=False) for name in self._owners.look(dict.fromkeys(orphans))]
+        # A worker that the broker does not know may be one of another broker, and live.
+        rows = dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat")) if orphans else {}
+        orphans_by_beat = {owner: rows.get(_worker_of(owner)) for owner in orphans}
+        lost += [Loss(name, known=False) for name in self._owners.look(orphans_by_beat)]
         for loss in lost:
             logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
+        self._bury(beats)
         lost += [Loss(name) for name in self._own.look(dict.fromkeys(self._left_behind(owners)))]
         self._losses += lost
 
@@ -202,6 +237,7 @@ class Keeper:
             loss = self._losses[0]
             try:
                 self._end(self.broker.rescue([loss], rescuer=self.owner))
+                self._restore(loss)
             except (BrokerUnavailable, DatabaseError, InterfaceError):
                 raise
             except Exception:  # a row that is broken holds up its own worker's jobs, but no other's
@@ -210,6 +246,72 @@ class Keeper:
             self._losses.pop(0)
             self._say({"rescued": loss.worker})
             self.ledger.commit()
+
+    # Where the queue is not the job table
+
+    def _resend(self) -> None:
+        """Send what has stood in the outbox for a while, by our own clock: it may have been committed just now."""
+        left = self._unsent.look(dict.fromkeys(outbox.unsent()))
+        try:
+            for at in range(0, min(len(left), RESENT_AT_ONCE), outbox.BATCH):
+                outbox.resend(left[at : at + outbox.BATCH])
+        except BrokerUnavailable as error:  # it may take no new jobs and yet give out those it has
+            logger.warning("%d message(s) stay in the outbox: %s", len(left), error)
+
+    def _owners_of_rows(self) -> set[str]:
+        """Who runs jobs, by their rows: the store may have forgotten their leases."""
+        if self.broker.transactional:
+            return set()
+        return set(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
+
+    def _bury(self, beats: Mapping[str, int]) -> None:
+        """Workers that the broker has never heard of, and that do not get to it either, are lost."""
+        if self.broker.transactional:
+            return
+        silent = Worker.objects.filter(lost_at=None, stopped_at=None).exclude(pk__in=beats)
+        if lost := self._silent.look(dict(silent.values_list("pk", "beat"))):
+            Worker.objects.filter(pk__in=lost).update(lost_at=utc_now())
+
+    def _restore(self, loss: Loss) -> None:
+        """Let the rows say that what a dead process ran waits again; send what the broker does not know any more."""
+        if self.broker.transactional:
+            return
+        if loss.beat is not None:
+            if loss.worker in self.broker.beats():
+                return  # it has beaten meanwhile
+            Worker.objects.filter(pk=loss.worker, lost_at=None).update(lost_at=utc_now())
+        owner = Q(worker=loss.worker) | (Q(worker__startswith=f"{loss.worker}.") if loss.beat is not None else Q())
+        rows = Job.objects.running().filter(owner)
+        ids = list(rows.values_list("pk", flat=True))
+        rows.update(state=states.PENDING, worker="", started_at=None)
+        self._send_forgotten(ids)
+
+    def _notice(self) -> None:
+        """Notice that the broker has lost its memory."""
+        if self._reminded is None and self.broker.has_forgotten():
+            self._reminded = ""
+
+    def _remind(self) -> None:
+        """Send a broker that lost its memory what waits by the rows, a batch a turn (rule 14)."""
+        if self._reminded is None:
+            return
+        rows = Job.objects.waiting().filter(pk__gt=self._reminded).order_by("pk")
+        ids = list(rows.values_list("pk", flat=True)[:BATCH])
+        self._send_forgotten(ids)
+        self._reminded = ids[-1] if ids else None
+        if not ids:
+            self.broker.remember()
+
+    def _send_forgotten(self, ids: Sequence[str]) -> None:
+        """Send those of waiting jobs that the broker does not know."""
+        unknown = set(ids) - self.broker.known(ids)
+        rows = Job.objects.waiting().filter(pk__in=unknown).order_by("pk")
+        messages = [replace(message_of(row), check=True, claims=row.token) for row in rows]
+        if messages:
+            self.broker.enqueue(messages)
+            logger.warning("%d waiting job(s) were unknown to the broker and were sent to it", len(messages))
+
+    # Jobs that end without a run
 
     def _end(self, deliveries: Iterable[Delivery]) -> None:
         """End jobs that must not run again, without a run."""

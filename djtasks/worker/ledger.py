@@ -10,7 +10,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -22,8 +23,11 @@ from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.execution import failure_of
-from djtasks.message import Delivery, Outcome
+from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, statements
+from djtasks.models.attempts import attempts_after
+from djtasks.models.fields import utc_now
+from djtasks.models.job import message_of
 
 logger = logging.getLogger("djtasks.ledger")
 
@@ -60,6 +64,10 @@ class Ledger:
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
+        # Recorded, but not yet told to the broker:
+        self._ended: list[Delivery] = []
+        self._again: list[tuple[Delivery, Message]] = []
+        self._back: list[Outcome] = []
 
     def record(self, outcome: Outcome, *, block: bool = True) -> None:
         """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second.
@@ -84,13 +92,33 @@ class Ledger:
 
     @property
     def pending(self) -> int:
-        """How many outcomes are not stored yet."""
-        return len(self._gathered) + self._writing
+        """How many outcomes are not stored yet, or not told to the broker."""
+        return len(self._gathered) + self._writing + len(self._ended) + len(self._again) + len(self._back)
 
     def known(self) -> set[str]:
-        """The ids of the jobs whose outcomes are not stored yet. Not for use during a commit."""
+        """The ids of the jobs that are not done with yet. Not for use during a commit."""
         with self._room:
-            return {each.delivery.id for each in self._gathered}
+            stored = [*self._ended, *(delivery for delivery, _ in self._again), *(each.delivery for each in self._back)]
+            return {each.delivery.id for each in self._gathered} | {each.id for each in stored}
+
+    def unended(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those of claimed jobs that are still to run, where the queue may hold others (rules 3 and 6).
+
+        Of what was, or may have been, delivered before the row is looked at: what has ended is acknowledged, and a
+        later try takes the place of an earlier one. Raises BrokerUnavailable.
+        """
+        doubtful = [each for each in deliveries if each.message.check or each.token > 1]
+        if self.broker.transactional or not doubtful:
+            return list(deliveries)
+        with _named():
+            again = self._overtaken(doubtful)
+            ended = set(
+                Job.objects.finished().filter(pk__in=[each.id for each in doubtful]).values_list("pk", flat=True)
+            )
+        self.broker.ack([each for each in doubtful if each.id in ended])
+        self.broker.reschedule(again)
+        ended |= {delivery.id for delivery, _message in again}
+        return [each for each in deliveries if each.id not in ended]
 
     def oldest(self) -> Delivery | None:
         """The job whose outcome has waited for longest."""
@@ -111,10 +139,9 @@ class Ledger:
         with self._room:
             outcomes, self._gathered = _portion(self._gathered)
             self._writing = len(outcomes)
-        if not outcomes:
-            return 0
         try:
-            self._store(outcomes)
+            if outcomes:
+                self._store(outcomes)
         except BaseException:
             with self._room:
                 self._gathered[:0] = outcomes
@@ -123,6 +150,7 @@ class Ledger:
             with self._room:
                 self._writing = 0
                 self._room.notify_all()
+        self._tell_broker()
         return len(outcomes)
 
     def _is_full(self) -> bool:
@@ -138,15 +166,24 @@ class Ledger:
         if not due and not reports:
             return
         try:
-            clock = statements.now(connections[settings.DATABASE])
+            with _named():
+                self._mark(due)
+                for delivery, state, meta in reports.values():
+                    Job.objects.report(delivery, state, meta)
+        except BrokerUnavailable:
+            self._reports = {**reports, **self._reports}
+            raise
+
+    def _mark(self, due: Sequence[_Begun]) -> None:
+        """Let the rows say that these jobs run."""
+        if not self.broker.transactional:
+            Job.objects.all().store([_begun(each) for each in due])
+        elif due:
+            clock, now = statements.now(connections[settings.DATABASE]), time.monotonic()
             for each in due:
                 Job.objects.begin(each.delivery, clock - timedelta(seconds=now - each.since))
-                each.marked = True
-            for delivery, state, meta in reports.values():
-                Job.objects.report(delivery, state, meta)
-        except (OperationalError, InterfaceError) as error:
-            self._reports = {**reports, **self._reports}
-            raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
+        for each in due:
+            each.marked = True
 
     def _store(self, outcomes: Sequence[Outcome]) -> None:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
@@ -177,14 +214,20 @@ class Ledger:
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
         final = [each for each in outcomes if each.state in states.FINISHED and not each.forget]
-        if len(final) == len(outcomes) and not any(each.follow_ups for each in final):
-            self._settle(final, Job.objects.record(self.worker, final))  # one statement is its own transaction
-        else:
-            with transaction.atomic(using=settings.DATABASE):
-                self._write_together(outcomes, final)
-        self.broker.ack([each.delivery for each in final])
+        is_plain = len(final) == len(outcomes) and not any(each.follow_ups for each in final)
+        write = self._write_rows if self.broker.transactional else self._store_rows
+        with nullcontext() if is_plain else transaction.atomic(using=settings.DATABASE):
+            again = write(outcomes, final)  # one statement is its own transaction
+        self._again += again
+        rescheduled = {delivery.id for delivery, _message in again}
+        for each in outcomes:
+            if _is_given_back(each):
+                self._back.append(each)
+            elif each.delivery.id not in rescheduled:
+                self._ended.append(each.delivery)
 
-    def _write_together(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> None:
+    def _write_rows(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> list[tuple[Delivery, Message]]:
+        """The queue is the job table: the rows are there, and a retry is one change of its row."""
         self._settle(final, Job.objects.record(self.worker, final))
         retries = [each for each in outcomes if each.next is not None]
         now = statements.now(connections[settings.DATABASE]) if retries else None
@@ -194,22 +237,84 @@ class Ledger:
         for outcome in outcomes:
             if outcome.forget:
                 Job.objects.held(outcome.delivery).delete()
-            elif outcome.next is None and outcome.state not in states.FINISHED:
-                self.broker.release([outcome.delivery], delay=outcome.delay, count=outcome.count)
+        return []
 
-    def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> None:
-        """Send what follows from outcomes that are recorded now, or were before; say which belong to others."""
+    def _store_rows(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> list[tuple[Delivery, Message]]:
+        """The queue is elsewhere: rows may have to be made. Returns the retries that are to be put in their place."""
+        retries = [each for each in outcomes if each.next is not None]
+        lasting = [*final, *retries]
+        foreign = self._settle(lasting, Job.objects.all().store(lasting))
+        if forgotten := [each.delivery.id for each in outcomes if each.forget]:
+            unended = Job.objects.exclude(state__in=states.FINISHED)
+            unended.filter(pk__in=forgotten, worker__in=(self.worker, "")).delete()
+        if back := [each.delivery.id for each in outcomes if each.seconds is not None and _is_given_back(each)]:
+            Job.objects.running().filter(worker=self.worker, pk__in=back).update(
+                state=states.PENDING, worker="", started_at=None
+            )
+        others = {each.delivery.id for each in foreign}
+        return [
+            *((_with_attempt(each), each.next) for each in retries if each.next and each.delivery.id not in others),
+            *self._overtaken([each.delivery for each in foreign]),
+        ]
+
+    def _overtaken(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
+        """Those whose row stores a later try than theirs, with that: it was recorded, but did not reach the queue."""
+        rows = {row.pk: row for row in Job.objects.scheduled().filter(pk__in=[each.id for each in deliveries])}
+        return [
+            (replace(each, attempts=row.attempts or each.attempts), message_of(row))
+            for each in deliveries
+            if (row := rows.get(each.id)) is not None and row.retries > each.message.retries
+        ]
+
+    def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> list[Outcome]:
+        """Send what follows from outcomes that are recorded now, or were before. Returns those of other workers."""
         follow_ups = [message for each in outcomes if each.delivery.id in new for message in each.follow_ups]
         rest = [each for each in outcomes if each.delivery.id not in new]
-        if rest:
-            before = Job.objects.recorded(rest)
-            for each in rest:
-                if each.delivery.id in before:
-                    follow_ups += [replace(message, check=True) for message in each.follow_ups]
-                else:
-                    logger.warning("Job %s belongs to another worker by now: outcome dropped", each.delivery.id)
+        before = Job.objects.recorded(rest) if rest else set()
+        foreign = [each for each in rest if each.delivery.id not in before]
+        for each in rest:
+            if each.delivery.id in before:
+                follow_ups += [replace(message, check=True) for message in each.follow_ups]
+        for each in foreign:
+            logger.warning("Job %s belongs to another worker by now: outcome dropped", each.delivery.id)
         if follow_ups:
-            publish.publish(sorted(follow_ups, key=lambda message: message.id))
+            ordered = sorted(follow_ups, key=lambda message: message.id)
+            publish.publish(ordered, using=settings.DATABASE, on_commit="outbox")
+        return foreign
+
+    def _tell_broker(self) -> None:
+        """Acknowledge, put in place and give back what is recorded; what the broker does not take stays for later."""
+        if self._ended:
+            self.broker.ack(self._ended)
+            self._ended = []
+        if self._again:
+            self.broker.reschedule(self._again)
+            self._again = []
+        while self._back:
+            outcome = self._back[0]
+            self.broker.release([outcome.delivery], delay=outcome.delay, count=outcome.count)
+            self._back.pop(0)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
+
+
+def _is_given_back(outcome: Outcome) -> bool:
+    return outcome.next is None and outcome.state not in states.FINISHED
+
+
+def _begun(each: _Begun) -> Outcome:
+    """A job that runs, in the form of an outcome."""
+    return Outcome(delivery=each.delivery, state=states.STARTED, seconds=time.monotonic() - each.since)
+
+
+def _with_attempt(outcome: Outcome) -> Delivery:
+    return replace(outcome.delivery, attempts=attempts_after(outcome, utc_now()))
 
 
 def _portion(gathered: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:

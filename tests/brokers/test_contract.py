@@ -13,6 +13,8 @@ from djtasks.message import Message, new_id
 from djtasks.models import Worker
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.every_broker("redis", "valkey")
+
 
 def message(task="some.task", **fields):
     return Message(id=fields.pop("id", None) or new_id(), task=task, **fields)
@@ -314,6 +316,7 @@ def test_a_worker_is_lost_only_if_its_beat_still_stands(broker):
     Worker.objects.create(pk="w", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
     broker.enqueue([message()])
     claim(broker, worker="w.1")
+    broker.beat(["w"])
     seen = broker.beats()["w"]
     assert broker.beat(["w"]) == {"w"}
     broker.rescue([Loss("w", known=False, beat=seen)], rescuer="me")
@@ -324,7 +327,8 @@ def test_a_worker_is_lost_only_if_its_beat_still_stands(broker):
 
 def test_a_worker_that_was_declared_lost_learns_it_at_its_next_beat(broker):
     Worker.objects.create(pk="w", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
-    broker.rescue([Loss("w", known=False, beat=0)], rescuer="me")
+    broker.beat(["w"])
+    broker.rescue([Loss("w", known=False, beat=1)], rescuer="me")
     assert broker.beat(["w"]) == set()
     assert broker.beats() == {}
 

@@ -15,6 +15,8 @@ from tests.conftest import worker_environment
 from tests.crashes.test_kills import is_gone, lines, runner
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.every_broker
+
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 

@@ -9,7 +9,8 @@ from djtasks import control
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Delivery, Failure, Message, Outcome, new_id
 from djtasks.models import Job, JobGroup
-from djtasks.models.job import MAX_ATTEMPTS_KEPT, message_of, with_attempt
+from djtasks.models.attempts import MOST_KEPT, with_attempt
+from djtasks.models.job import message_of
 from djtasks.testing import run_jobs
 from tests import tasks
 
@@ -138,7 +139,7 @@ def test_only_the_newest_attempts_are_kept():
     for number in range(50):
         attempts = with_attempt(attempts, {"token": number})
     kept = Job(attempts=attempts).earlier_attempts()
-    assert [each["token"] for each in kept] == list(range(50 - MAX_ATTEMPTS_KEPT, 50))
+    assert [each["token"] for each in kept] == list(range(50 - MOST_KEPT, 50))
 
 
 def test_attempts_that_cannot_be_read_are_malformed_and_replaced_by_new_ones():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connections
 
-from djtasks.message import Delivery, Failure, Message, Outcome
+from djtasks.message import Delivery, Failure, Message, Outcome, microseconds
 from djtasks.models import Job, Queue, statements
 from djtasks.models.statements import BATCH, BATCH_SIZE
 
@@ -278,7 +278,7 @@ def waiting_rows():
 def promote_by_orm(limit):
     due = list(Job.objects.due()[:limit])
     for job in due:
-        job.state, job.order_key = "PENDING", statements.microseconds(job.run_at)
+        job.state, job.order_key = "PENDING", microseconds(job.run_at)
         job.save()
     return [job.queue for job in due]
 

@@ -2,10 +2,14 @@
 
 import time
 
+import pytest
+
 from djtasks.brokers.base import Loss
 from djtasks.message import Message, new_id
 from djtasks.worker.consumer import MOST_AHEAD, Consumer
 from djtasks.worker.options import WorkerOptions
+
+pytestmark = pytest.mark.every_broker
 
 
 def consumer(broker, is_fresh=lambda: True, **options):

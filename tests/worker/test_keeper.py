@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from djtasks import states
+from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message
 from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
@@ -14,6 +16,8 @@ from djtasks.worker import ledger as ledger_module
 from djtasks.worker.keeper import Keeper, Watch
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
+
+pytestmark = pytest.mark.every_broker
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def test_a_keeper_whose_worker_was_declared_lost_says_so(database):
     words = []
     keeper = Keeper("w", 0, Slots(1), WorkerOptions(), say=words.append)
     keeper.turn()
-    Worker.objects.filter(pk="w").update(lost_at=utc_now())
+    get_broker().rescue([Loss("w", known=False, beat=1)], rescuer="other")
     keeper._next.clear()
     keeper.turn()
     assert {"lost": "w"} in words
@@ -151,8 +155,8 @@ def test_leases_that_appear_after_their_childs_death_are_given_back(database, cl
     for _ in range(5):
         clock.now += 1.0
         keeper.turn()
-    assert dict(Job.objects.values_list("pk", "state")) == {"living": states.RECEIVED, "late": states.PENDING}
-    assert Job.objects.get(pk="late").losses == 0
+    (again,) = keeper.broker.claim("default", limit=9, worker="two")
+    assert (again.id, again.losses) == ("late", 0)
 
 
 def test_jobs_that_must_not_run_again_are_ended_however_slow_the_store_is(keeper, monkeypatch):
@@ -186,7 +190,7 @@ def test_a_row_that_cannot_be_rescued_holds_up_no_other(keeper, monkeypatch):
     keeper._losses += [Loss("gone.1"), Loss("gone.2")]
     keeper.turn()
     keeper.turn()
-    assert dict(Job.objects.values_list("pk", "state")) == {"a": states.RECEIVED, "b": states.PENDING}
+    assert [each.id for each in keeper.broker.claim("default", limit=9, worker="two")] == ["b"]
 
 
 def test_leases_without_a_living_worker_go_back_after_the_patience(keeper, monkeypatch, clock):
@@ -196,9 +200,48 @@ def test_leases_without_a_living_worker_go_back_after_the_patience(keeper, monke
     for _ in range(10):
         clock.now += 1.0
         keeper.turn()
-    assert Job.objects.get(pk="orphan").state == states.RECEIVED
+    assert keeper.broker.peek("default") == []
     clock.now += 1.0
     keeper.turn()
     clock.now += 1.0
     keeper.turn()
-    assert (Job.objects.get(pk="orphan").state, Job.objects.get(pk="orphan").losses) == (states.PENDING, 1)
+    assert [(each.id, each.losses) for each in keeper.broker.peek("default")] == [("orphan", 1)]
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_worker_that_never_gets_to_the_broker_is_lost_after_the_patience(keeper, clock):
+    Worker.objects.create(pk="other", hostname="other", pid=1, queues="null", pool="prefork", concurrency=1)
+    for _ in range(12):
+        clock.now += 1.0
+        keeper.turn()
+    assert not Worker.objects.get(pk="other").is_live
+    assert Worker.objects.get(pk="w").is_live
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_worker_signs_off_even_if_the_broker_is_away(keeper, monkeypatch):
+    keeper.turn()
+
+    def refuse():
+        raise BrokerUnavailable("nobody there")
+
+    monkeypatch.setattr(keeper.broker, "owners", refuse)
+    keeper.finish()
+    assert not Worker.objects.get(pk="w").is_live
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_what_waits_by_its_row_is_sent_to_a_broker_that_knows_nothing_of_it_a_batch_a_turn(keeper, monkeypatch):
+    """So it is after a flush, and when a site changes from the database to Redis."""
+    monkeypatch.setattr(keeper_module, "BATCH", 2)
+    for number in range(5):
+        Job.objects.create(id=f"row {number}", task="some.task", queue="default", priority=3, args="[1]", token=number)
+    Job.objects.create(id="done", task="some.task", queue="default", state=states.SUCCESS)
+    keeper.turn()
+    assert len(keeper.broker.peek("default")) == 2
+    for _ in range(3):
+        keeper.turn()
+    assert [(each.id, each.message.check, each.token) for each in keeper.broker.peek("default")] == [
+        (f"row {number}", True, number) for number in range(5)
+    ]
+    assert not keeper.broker.has_forgotten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -21,7 +22,8 @@ from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.message import Delivery, Message
 from djtasks.models import Job, Queue, Worker, statements
-from djtasks.models.job import message_of, row_of, with_attempt
+from djtasks.models.attempts import with_attempt
+from djtasks.models.job import message_of, row_of
 
 REVOKED_RANK = -1000  # before every priority, so that what was revoked ends at once, even in a paused queue
 
@@ -157,7 +159,7 @@ class DatabaseBroker(Broker):
     def one_writer(self) -> bool:
         return self.connection.vendor == "sqlite"
 
-    def wakeable(self) -> int | None:
+    def wakeable(self, queues: Sequence[str]) -> int | None:
         with _errors_named():
             return self._wakeup().fileno()
 
@@ -179,10 +181,10 @@ class DatabaseBroker(Broker):
             self._notifier.after_commit(self.connection, ["*"])
             return count
 
-    def peek(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[Message]:
+    def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
         with _errors_named():
-            rows = Job.objects.ready().filter(queue=queue)[offset : offset + limit]
-            return [message_of(job) for job in rows]
+            jobs = Job.objects.scheduled() if scheduled else Job.objects.ready()
+            return [_as_delivery(job) for job in jobs.filter(queue=queue)[offset : offset + limit]]
 
     def sizes(self) -> Mapping[str, QueueSize]:
         with _errors_named():
@@ -260,8 +262,19 @@ def _count_loss(job: Job) -> None:
 
 def _leased_to(rescuer: str, job: Job) -> Delivery:
     Job.objects.filter(pk=job.pk).update(worker=rescuer, token=F("token") + 1, losses=F("losses") + 1)
+    return replace(_as_delivery(job), worker=rescuer, token=job.token + 1, losses=job.losses + 1)
+
+
+def _as_delivery(job: Job) -> Delivery:
     return Delivery(
-        message_of(job), rescuer, job.token + 1, job.losses + 1, job.refusals, job.revoked, job.attempts or "[]"
+        message_of(job),
+        job.worker,
+        job.token,
+        job.losses,
+        job.refusals,
+        job.revoked,
+        job.attempts or "[]",
+        job.created_at,
     )
 
 

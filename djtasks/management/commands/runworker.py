@@ -6,11 +6,9 @@ import argparse
 import logging
 import os
 import platform
-import re
 import socket
 import sys
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
@@ -20,7 +18,8 @@ import djtasks
 from djtasks import registry, signals
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
-from djtasks.exceptions import ImproperlyConfigured
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.masking import masked_url
 from djtasks.models import Worker
 from djtasks.worker import pools
 from djtasks.worker.consumer import known_queues
@@ -74,6 +73,7 @@ class Command(BaseCommand):
             set_up_logging(given["loglevel"])
             self._check_system()
             self._require_tables()
+            self._check_broker()
             self.stdout.write(banner(options))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
@@ -108,6 +108,20 @@ class Command(BaseCommand):
                 f"The tables of djtasks are missing or out of date in the database {alias!r}. "
                 f"Run: manage.py migrate djtasks{suffix}"
             )
+
+    def _check_broker(self) -> None:
+        """Wait for no broker, but take no work from one that may lose it."""
+        try:
+            errors, warnings = get_broker().check()
+        except BrokerUnavailable as error:
+            self.stderr.write(f"The broker does not answer yet, the worker keeps trying: {error}")
+            return
+        finally:
+            get_broker().close()
+        for warning in warnings:
+            self.stderr.write(f"Warning: {warning}")
+        if errors:
+            raise CommandError("\n".join(errors))
 
 
 def worker_options(given: dict[str, Any]) -> WorkerOptions:
@@ -171,24 +185,16 @@ def banner(options: WorkerOptions) -> str:
     database = connections.settings[settings.DATABASE]
     lines = [
         f"djtasks {djtasks.__version__} · {options.hostname} · Python {platform.python_version()}",
-        f"  broker:      {masked(settings.BROKER_URL)}",
+        f"  broker:      {masked_url(settings.broker_url)}",
         f"  database:    {settings.DATABASE} ({database['ENGINE'].rpartition('.')[2]}: {database.get('NAME')})",
         f"  concurrency: {options.concurrency} ({options.pool})",
-        f"  connections: up to {_connections(options)}: two for each process that runs jobs, one for the keeper",
+        f"  connections: up to {_connections(options)} to the database, two a process that runs jobs, one the keeper",
         f"  queues:      {_served(options)}",
         f"  others:      {_others()}",
         "  tasks:",
         *(f"    . {name}" for name in registry.names()),
     ]
     return "\n".join(lines)
-
-
-def masked(url: str) -> str:
-    """`url` without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=re.sub(r":[^:@]*@", ":********@", parts.netloc)))
 
 
 def _connections(options: WorkerOptions) -> int:
@@ -204,7 +210,8 @@ def _served(options: WorkerOptions) -> str:
 
 def _others() -> str:
     try:
-        names = list(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("hostname", flat=True)[:10])
+        live = Worker.objects.filter(lost_at=None, stopped_at=None).values_list("hostname", "pid")[:10]
+        names = [f"{hostname} ({pid})" for hostname, pid in live]
     except OperationalError:
         return "unknown: the database does not answer"
     finally:

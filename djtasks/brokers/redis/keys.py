@@ -1,0 +1,66 @@
+"""Every key of the Redis broker. All stand under one hash tag, so a script may touch several queues at once.
+
+    {prefix}:messages            HASH    id → the message as JSON, never changed but by a retry
+    {prefix}:jobs                HASH    id → state, a MessagePack array (see below)
+    {prefix}:attempts            HASH    id → JSON list of earlier attempts, of those that had any
+    {prefix}:ready:<queue>       ZSET    id by (100 − priority)·2⁴⁵ + order; revoked ones stand before all others
+    {prefix}:scheduled:<queue>   ZSET    id by the time at which it is due, µs since 1970
+    {prefix}:wake:<queue>        ZSET    one member while something may be claimed: workers block on it (BZPOPMIN)
+    {prefix}:queues              SET     names of the queues that hold waiting jobs
+    {prefix}:due                 ZSET    queue by the time of its earliest scheduled job, µs
+    {prefix}:paused              SET     names of the paused queues
+    {prefix}:leases:<owner>      HASH    id → "token queue": an index; whether a lease holds is said by the state
+    {prefix}:owners              SET     owners that have leases
+    {prefix}:beats               HASH    worker → beat counter
+    {prefix}:lost                ZSET    worker by the time (seconds) at which it was declared lost; kept for a day
+    {prefix}:tombstones          ZSET    id by the time (seconds) until which its revocation is remembered; a day
+    {prefix}:clock               STRING  the order given last
+    {prefix}:server              STRING  run id of the server that the keepers have seen last
+    {prefix}:doubt               STRING  there for an hour after the server came back: it may have forgotten acks
+
+State: 1 queue, 2 score, 3 token, 4 losses, 5 refusals, 6 owner ("" while it waits), 7 started early (0, 1),
+8 revoked (0, 1), 9 created (µs), 10 when its message was put there (µs), 11 task.
+
+The order is in units of 64 µs since 2024, one more than the last one at least: so 2⁴⁵ of them last for 71
+years, the score stays a whole number below 2⁵³, and it is FIFO whatever the ids.
+
+Each script but enqueue begins its writing with a command that only removes: a server that is out of memory
+lets it go on then, so that the queues can be worked off.
+"""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The names of the keys under `prefix`, so that several sites may share a server."""
+
+    def __init__(self, prefix: str) -> None:
+        self._tag = f"{{{prefix}}}"
+        self.messages = self._named("messages")
+        self.jobs = self._named("jobs")
+        self.attempts = self._named("attempts")
+        self.queues = self._named("queues")
+        self.due = self._named("due")
+        self.paused = self._named("paused")
+        self.owners = self._named("owners")
+        self.beats = self._named("beats")
+        self.lost = self._named("lost")
+        self.tombstones = self._named("tombstones")
+        self.clock = self._named("clock")
+        self.server = self._named("server")
+        self.doubt = self._named("doubt")
+
+    def ready(self, queue: str) -> str:
+        return self._named(f"ready:{queue}")
+
+    def scheduled(self, queue: str) -> str:
+        return self._named(f"scheduled:{queue}")
+
+    def wake(self, queue: str) -> str:
+        return self._named(f"wake:{queue}")
+
+    def leases(self, owner: str) -> str:
+        return self._named(f"leases:{owner}")
+
+    def _named(self, name: str) -> str:
+        return f"{self._tag}:{name}"

@@ -1,0 +1,388 @@
+"""The way to the server: what a URL names, one answer a question, errors in our words.
+
+redis:// · rediss:// (TLS) · unix:// · redis+sentinel:// · redis+cluster://. The parts after `?` are
+redis-py's own options (`ssl_ca_certs`, `db`, …).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.masking import masked_url
+
+TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
+LONGEST_PAUSE: Final = 0.5  # seconds between two tries
+DOUBT: Final = 3600  # seconds for which a server that came back may give out what was acknowledged
+
+_OVER_TCP: Final = {"socket_keepalive": True}
+
+Pool = Any  # redis-py's ConnectionPool, or Sentinel's
+Connection = Any
+
+_TRANSIENT: Final = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,  # of a master that has become a replica
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.MovedError,
+    exceptions.AskError,
+    exceptions.MasterDownError,
+    exceptions.RedisClusterException,  # no node answers, or none has our slot
+    OSError,
+)
+_FINAL: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
+
+
+@cache
+def script(name: str) -> tuple[str, str]:
+    """The Lua script `name` and its SHA-1, under which the server knows it."""
+    text = resources.files("djtasks.brokers.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Refused(BrokerUnavailable):
+    """The server answers, but not to us, or not as it was asked to: waiting does not help."""
+
+
+class Server:
+    """Connections to what `url` names, those of this process. `tag` is the hash tag under which all keys stand."""
+
+    def __init__(self, url: str, tag: str, greet: Callable[[Callable[..., Any]], None]) -> None:
+        self.url = url
+        self._tag = tag
+        self._greet = greet
+        self._connect = _way(url)
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._find: Callable[[], Pool]
+        self._local = threading.local()
+        self.reconnects = 0
+        self._greeted: WeakKeyDictionary[Connection, object] = WeakKeyDictionary()
+
+    def run(
+        self,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        *,
+        repeated: Callable[[], Sequence[Any]] | None = None,
+        durable: bool = False,
+    ) -> Any:
+        """Run a script whose repetition does no harm. Returns its answer.
+
+        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. With `durable` the
+        answer comes once it is on the server's disk. `repeated` gives other arguments for what is not the first try.
+        """
+
+        def act(connection: Connection, is_repeated: bool) -> Any:
+            chosen = repeated() if is_repeated and repeated is not None else arguments
+            return self._eval(connection, name, keys, chosen, durable)
+
+        return self._try(act)
+
+    def run_once(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script that must not be repeated unasked. Raises BrokerUnavailable at the first error."""
+        return self._try(lambda connection, _: self._eval(connection, name, keys, arguments, False), tries=1)
+
+    def ask(self, *command: Any) -> Any:
+        """One command, as `run`."""
+        return self._try(lambda connection, _: _answer(connection, *command))
+
+    def facts(self, *sections: str) -> dict[str, str]:
+        """What the server says of itself (INFO), by name."""
+        return facts_of(self.ask("INFO", *sections))
+
+    def connection(self) -> Connection:
+        """A connection outside of the pool, for who wants to wait on it. Raises BrokerUnavailable."""
+        try:
+            connection = self._pool().make_connection()
+            connection.connect()
+        except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
+            raise self._named(error) from error
+        return connection
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`."""
+        before = getattr(self._local, "patience", None)
+        self._local.patience = seconds
+        try:
+            yield
+        finally:
+            self._local.patience = before
+
+    def close(self) -> None:
+        """Close the connections that nobody uses now."""
+        with self._lock:
+            if self._pid == os.getpid():
+                self._pid = 0
+                with contextlib.suppress(*_TRANSIENT):
+                    self._find().disconnect(inuse_connections=False)
+
+    def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
+        patience = getattr(self._local, "patience", None)
+        deadline = time.monotonic() + (settings.BROKER_TIMEOUT if patience is None else patience)
+        tried = 0
+        while True:
+            try:
+                return self._with_connection(act, tried > 0)
+            except _FINAL as error:
+                raise self._named(error) from error
+            except _TRANSIENT as error:
+                tried += 1
+                pause = random.uniform(0, min(0.02 * 2**tried, LONGEST_PAUSE))
+                if tried == tries or time.monotonic() + pause > deadline:
+                    raise self._named(error) from error
+                self._lost(error)
+                time.sleep(pause)
+            except exceptions.RedisError as error:
+                raise self._named(error) from error
+
+    def _with_connection(self, act: Callable[[Connection, bool], Any], is_repeated: bool) -> Any:
+        pool = self._pool()
+        connection = pool.get_connection()
+        try:
+            socket = connection._sock
+            if self._greeted.get(connection) is not socket:
+                self._greet(lambda *command: _answer(connection, *command))
+                self._greeted[connection] = socket
+                self.reconnects += 1
+            return act(connection, is_repeated)
+        except exceptions.ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()  # an answer may be under way that belongs to nobody
+            raise
+        finally:
+            pool.release(connection)
+
+    def _eval(
+        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], durable: bool
+    ) -> Any:
+        text, digest = script(name)
+        connection.send_packed_command(
+            connection.pack_commands(
+                [("EVALSHA", digest, len(keys), *keys, *arguments), *([_on_disk()] if durable else [])]
+            )
+        )
+        try:
+            answer = connection.read_response()
+        except exceptions.NoScriptError:
+            answer = None
+            if durable:
+                connection.read_response()
+            connection.send_command("EVAL", text, len(keys), *keys, *arguments)
+            answer = connection.read_response()
+            if durable:
+                connection.send_command(*_on_disk())
+        except exceptions.ResponseError:
+            if durable:
+                connection.read_response()
+            raise
+        if durable:
+            _check_on_disk(connection)
+        return answer
+
+    def _pool(self) -> Pool:
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._find = self._connect(self._tag)
+                    self._pid = os.getpid()
+        return self._find()
+
+    def _lost(self, error: BaseException) -> None:
+        """After an error: in a cluster the keys may have moved."""
+        refresh = getattr(self._find, "refresh", None) if self._pid == os.getpid() else None
+        if refresh is not None:
+            refresh()
+
+    def _named(self, error: BaseException) -> BrokerUnavailable:
+        kind = Refused if _is_refusal(error) else BrokerUnavailable
+        return kind(f"{masked_url(self.url)}: {_explained(error)}")
+
+
+def facts_of(info: bytes) -> dict[str, str]:
+    """The lines of an INFO, by name."""
+    return dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+
+
+def version_of(facts: Mapping[str, str]) -> tuple[int, ...]:
+    """The version of Redis, or the one that a Valkey says it is like."""
+    return tuple(int(part) for part in facts["redis_version"].split(".") if part.isdigit())
+
+
+def _answer(connection: Connection, *command: Any) -> Any:
+    connection.send_command(*command)
+    return connection.read_response()
+
+
+def _on_disk() -> tuple[Any, ...]:
+    return "WAITAOF", 1, 0, int(settings.BROKER_TIMEOUT * 1000 / TRIES)
+
+
+def _check_on_disk(connection: Connection) -> None:
+    local, _replicas = connection.read_response()
+    if not local:
+        raise exceptions.TimeoutError("the server did not write to its disk in time (appendfsync)")
+
+
+def _is_refusal(error: BaseException) -> bool:
+    text = str(error)  # of a command inside a script: Redis before and from 7.0 on
+    return isinstance(error, _FINAL) or "can't run this command" in text or "ACL failure in script" in text
+
+
+def _explained(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, MasterNotFoundError):
+        return "No sentinel answers that knows the master. Do they run, and is ?service= its name?"
+    if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
+        return (
+            f"Redis is out of memory, so it takes no new jobs; those it has are kept and run. Raise maxmemory. ({text})"
+        )
+    if "MISCONF" in text:
+        return f"Redis cannot write to its disk, so it takes nothing. ({text})"
+    if _is_refusal(error):
+        return f"Redis refuses us; see the user, the password and the ACL (docs/brokers.md). ({text})"
+    if isinstance(error, (exceptions.ConnectionError, OSError)):
+        return f"Redis does not answer. Does it run, and is BROKER_URL right? ({text or type(error).__name__})"
+    return f"Redis does not answer as it should: {text or type(error).__name__}"
+
+
+# What the URL names
+
+
+def _way(url: str) -> Callable[[str], Callable[[], Pool]]:
+    """A function that gives, for a hash tag, the pool of the server that has its keys. Raises ImproperlyConfigured."""
+    parts = urlsplit(url)
+    try:
+        if parts.scheme.endswith("+sentinel"):
+            return _sentinel_way(parts)
+        if parts.scheme.endswith("+cluster"):
+            return _cluster_way(parts)
+        _check_options(redis.ConnectionPool.from_url(url))
+        if parts.scheme != "unix" and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
+            raise ValueError(f"{parts.path.strip('/')!r} is no number of a database")
+        over_tcp = {} if parts.scheme == "unix" else _OVER_TCP
+        return lambda _tag: _fixed(redis.ConnectionPool.from_url(url, **_options(), **over_tcp))
+    except (ValueError, TypeError) as error:
+        raise ImproperlyConfigured(f"BROKER_URL {masked_url(url)} cannot be read: {error}") from error
+
+
+def _check_options(pool: Pool) -> None:
+    """Raise TypeError for an option that redis-py does not know; nothing is connected."""
+    pool.connection_class(**pool.connection_kwargs)
+
+
+def _fixed(pool: Pool) -> Callable[[], Pool]:
+    return lambda: pool
+
+
+def _options() -> dict[str, Any]:
+    timeout = settings.BROKER_TIMEOUT / TRIES
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),  # ours is `Server._try`
+        "protocol": 2,
+    }
+
+
+def _sentinel_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    service = query.pop("service", None)
+    if not service:
+        raise ValueError("add ?service=<name of the master>")
+    for_sentinels = {
+        name: value for name in ("username", "password") if (value := query.pop(f"sentinel_{name}", None)) is not None
+    }
+    plain = urlunsplit(
+        (parts.scheme.removesuffix("+sentinel"), _credentials(parts) + "sentinel", parts.path, urlencode(query), "")
+    )
+    hosts = _hosts(parts, 26379)
+    _check_options(redis.ConnectionPool.from_url(plain))
+
+    def connect(_tag: str) -> Callable[[], Pool]:
+        own = redis.ConnectionPool.from_url(plain, **_options(), **_OVER_TCP).connection_kwargs
+        own = {name: value for name, value in own.items() if name not in ("host", "port")}
+        secure = parts.scheme.startswith("rediss")
+        for_all = {**_options(), "ssl": secure}
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            hosts, sentinel_kwargs={**for_all, **for_sentinels}, **{**own, **for_all}
+        )
+        return _fixed(sentinel.master_for(service).connection_pool)
+
+    return connect
+
+
+def _cluster_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
+    if parts.path.strip("/") not in ("", "0"):
+        raise ValueError("a cluster has no numbered databases")
+    hosts = _hosts(parts, 6379)
+    plain = urlunsplit((parts.scheme.removesuffix("+cluster"), _credentials(parts) + "cluster", "", parts.query, ""))
+    _check_options(redis.ConnectionPool.from_url(plain))
+
+    def connect(tag: str) -> Callable[[], Pool]:
+        pool = redis.ConnectionPool.from_url(plain, **_options(), **_OVER_TCP)
+        own = {name: value for name, value in pool.connection_kwargs.items() if name not in ("host", "port", "db")}
+        return _OneSlot(hosts, {**own, "ssl": parts.scheme.startswith("rediss")}, tag)
+
+    return connect
+
+
+class _OneSlot:
+    """The pool of the cluster's node that has the slot of `tag`: all our keys are there."""
+
+    def __init__(self, hosts: list[tuple[str, int]], options: dict[str, Any], tag: str) -> None:
+        nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
+        cluster: Any = RedisCluster(startup_nodes=nodes, **options)
+        self._cluster = cluster
+        self._slot: int = cluster.keyslot(tag)
+
+    def __call__(self) -> Pool:
+        node = self._cluster.nodes_manager.get_node_from_slot(self._slot)
+        return self._cluster.get_redis_connection(node).connection_pool
+
+    def refresh(self) -> None:
+        """Learn anew who has the slot; the next try shows whether that went well."""
+        try:
+            self._cluster.nodes_manager.initialize()
+        except (exceptions.RedisError, exceptions.RedisClusterException, OSError):
+            return
+
+
+def _credentials(parts: SplitResult) -> str:
+    credentials, at, _hosts = parts.netloc.rpartition("@")
+    return credentials + at
+
+
+def _hosts(parts: SplitResult, usual_port: int) -> list[tuple[str, int]]:
+    """The addresses of `h1:p1,h2:p2`; [::1]:p for IPv6."""
+    hosts = []
+    for each in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{each}")
+        if not one.hostname:
+            raise ValueError(f"{each!r} names no host")
+        hosts.append((one.hostname, one.port or usual_port))
+    return hosts

@@ -1,0 +1,232 @@
+"""With which transaction a message goes: into it, with it, or at once (DESIGN: rule 7).
+
+Where the queue is not the job table, a message of an open transaction is written into the outbox in
+that transaction, sent after its commit, and deleted once it is sent. What a process leaves behind
+that dies in between, the keepers send.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from djtasks import states
+from djtasks.brokers import get_broker
+from djtasks.brokers.base import check_sizes
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, MalformedMessage, MessageTooLarge
+from djtasks.message import Delivery, Failure, Message, Outcome
+from djtasks.models import Job, Outbox
+
+logger = logging.getLogger("djtasks.outbox")
+
+LEFT_BEHIND: Final = 5.0  # seconds after which a message was not sent by who wrote it
+BATCH: Final = 500  # messages
+WATCHED: Final = 20_000  # messages of the outbox that a keeper keeps an eye on
+BREATHER: Final = 1.0  # seconds for which nobody waits again for a broker that did not answer
+
+Committed = Callable[[], bool]
+
+
+class _Breather:
+    """When this process has last waited for the broker in vain."""
+
+    until = 0.0
+
+
+def send(
+    messages: Sequence[Message], *, using: str | None = None, on_commit: str | bool | None = None
+) -> Committed | None:
+    """Hand messages to the broker with the transaction that is open, at once if none is.
+
+    `using` names the alias whose transaction they belong to; by default all that are open: they go when the
+    last has committed, and never if one is rolled back. `on_commit` takes the place of ENQUEUE_ON_COMMIT.
+    Returns a function that tells whether that commit has come, None if there is none to wait for.
+    Raises ValueError if several are open, none of them on DATABASE, and `using` does not choose;
+    MessageTooLarge, BrokerUnavailable.
+    """
+    if not messages:
+        return None
+    broker = get_broker()
+    mode = settings.ENQUEUE_ON_COMMIT if on_commit is None else on_commit
+    aliases = _open_aliases(using)
+    if mode is False:
+        aliases = [alias for alias in aliases if broker.transactional and alias == settings.DATABASE]
+    if not aliases:
+        broker.enqueue(messages)
+        return None
+    check_sizes(messages)
+    if aliases != [settings.DATABASE]:
+        return _when_all_have_committed(aliases, _After(_send_or_keep, messages))
+    if broker.transactional:
+        broker.enqueue(messages)
+        return _after_commit(None, [])
+    if mode is True:
+        return _after_commit(_send_or_keep, messages)
+    _write(messages)
+    return _after_commit(_send_written, messages)
+
+
+class _After:
+    """What is to be done with messages once a transaction has committed."""
+
+    def __init__(self, act: Callable[[Sequence[Message]], object] | None, messages: Sequence[Message]) -> None:
+        self.act = act
+        self.messages = list(messages)
+        self.has_committed = False
+
+    def __call__(self) -> None:
+        self.has_committed = True
+        if self.act is not None:
+            self.act(self.messages)
+
+    def committed(self) -> bool:
+        return self.has_committed
+
+
+def unsent() -> list[str]:
+    """The ids of what was written and not sent yet, the oldest `WATCHED` of them."""
+    return list(Outbox.objects.order_by("created_at").values_list("pk", flat=True)[:WATCHED])
+
+
+def resend(ids: Sequence[str]) -> int:
+    """Send what was written and not sent, as messages that may have been. Returns how many.
+
+    For those only that have been seen to stand there for `LEFT_BEHIND` seconds: when they were written says
+    nothing of when their transaction has committed. Raises BrokerUnavailable.
+    """
+    rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
+    messages = []
+    for row in rows:
+        try:
+            message = replace(Message.from_json(row.message), check=True)
+            check_sizes([message])
+            messages.append(message)
+        except (MalformedMessage, MessageTooLarge) as error:
+            _bury(row, error)
+    if messages:
+        get_broker().enqueue(messages)
+        logger.info("%d message(s) of the outbox were sent", len(messages))
+    _delete([row.pk for row in rows])
+    return len(rows)
+
+
+def _write(messages: Sequence[Message]) -> None:
+    rows = [Outbox(id=each.id, message=each.to_json()) for each in messages]
+    # An id that is there already is the same message, sent once more.
+    Outbox.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
+
+
+def _send_written(messages: Sequence[Message]) -> None:
+    """Send what stands in the outbox; if that fails, it stays there for the keepers."""
+    try:
+        if time.monotonic() < _Breather.until:
+            return
+        # Other hooks of this commit may have taken long, and a keeper may have sent it.
+        left = set(Outbox.objects.filter(pk__in=[each.id for each in messages]).values_list("pk", flat=True))
+        messages = [each for each in messages if each.id in left]
+        for at in range(0, len(messages), BATCH):
+            portion = messages[at : at + BATCH]
+            with get_broker().patience(0.0):  # it is safe already: nobody need wait for a server that is away
+                get_broker().enqueue(portion)
+            _delete([each.id for each in portion])
+    except BrokerUnavailable as error:
+        _Breather.until = time.monotonic() + BREATHER
+        logger.warning("%d message(s) stay in the outbox for now: %s", len(messages), error)
+    except DatabaseError as error:
+        logger.warning("What was sent could not be deleted from the outbox and will be sent again: %s", error)
+
+
+def _send_or_keep(messages: Sequence[Message]) -> None:
+    """Send; if that fails, write it into the outbox after all."""
+    broker = get_broker()
+    try:
+        if not broker.transactional and time.monotonic() < _Breather.until:
+            raise BrokerUnavailable("The broker did not answer a moment ago.")
+        with broker.patience(0.0):
+            broker.enqueue(messages)
+    except BrokerUnavailable as error:
+        if broker.transactional:
+            raise
+        _Breather.until = time.monotonic() + BREATHER
+        _write(messages)
+        logger.warning("%d message(s) go by the outbox: %s", len(messages), error)
+
+
+def _delete(ids: Sequence[str]) -> None:
+    Outbox.objects.filter(pk__in=ids).delete()
+
+
+def _bury(row: Outbox, error: Exception) -> None:
+    """A message that cannot be sent becomes a job that has failed, so that somebody sees it."""
+    logger.error("The message %s in the outbox cannot be sent: %s", row.pk, error)
+    failure = Failure(f"{type(error).__module__}.{type(error).__qualname__}", str(error))
+    delivery = Delivery(Message(id=row.pk, task=""), "", 0)
+    Job.objects.all().store([Outcome(delivery=delivery, state=states.FAILURE, failure=failure)])
+
+
+def _open_aliases(using: str | None) -> list[str]:
+    """The aliases whose transactions a message waits for; that of DATABASE, if any, is the first."""
+    if using is not None:
+        if using not in connections.settings:
+            raise ValueError(f"using={using!r} names no database; there are {', '.join(connections.settings)}.")
+        return [using] if connections[using].in_atomic_block else []
+    own = settings.DATABASE
+    found = [each.alias for each in connections.all(initialized_only=True) if _is_open(each, each.alias == own)]
+    if len(found) > 1 and own not in found:
+        raise ValueError(
+            f"Transactions are open on {' and '.join(found)}: say by using=… with which of them the job is to go."
+        )
+    return sorted(found, key=lambda alias: alias != own)
+
+
+def _is_open(connection: BaseDatabaseWrapper, is_own: bool) -> bool:
+    """Whether a transaction is open; on other aliases than DATABASE, one that a TestCase holds open does not count."""
+    if not connection.in_atomic_block or is_own:
+        return connection.in_atomic_block
+    return not all(_of_testcases(connection))
+
+
+def _of_testcases(connection: BaseDatabaseWrapper) -> list[bool]:
+    """Of each open block, whether it is a TestCase's own."""
+    blocks: list[Any] = connection.atomic_blocks
+    return [block._from_testcase for block in blocks]
+
+
+def _when_all_have_committed(aliases: Sequence[str], after: _After) -> Committed:
+    waiting = set(aliases)
+
+    def committed(alias: str) -> None:
+        waiting.discard(alias)
+        if not waiting:
+            after()
+
+    for alias in aliases:
+        transaction.on_commit(partial(committed, alias), using=alias)
+    return after.committed
+
+
+def _after_commit(act: Callable[[Sequence[Message]], object] | None, messages: Sequence[Message]) -> Committed:
+    """After the commit on DATABASE, with what was sent just before in the same savepoint: many sends are one then."""
+    connection = connections[settings.DATABASE]
+    hooks = connection.run_on_commit
+    # In a TestCase each counts for itself: captureOnCommitCallbacks looks at those that were added meanwhile.
+    last = hooks[-1] if hooks and not any(_of_testcases(connection)) else None
+    if (
+        last is not None
+        and isinstance(last[1], _After)
+        and last[1].act is act
+        and last[0] == set(connection.savepoint_ids)
+    ):
+        last[1].messages += messages
+        return last[1].committed
+    after = _After(act, messages)
+    transaction.on_commit(after, using=connection.alias)
+    return after.committed
