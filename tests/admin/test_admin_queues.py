@@ -1,0 +1,344 @@
+"""The queues in the admin: the list, and what waits in one. All of it comes from the broker, so it holds for each."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.db import connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from djtasks import encoding, registry, shared_task
+from djtasks.admin import queue as pages
+from djtasks.brokers.base import Broker
+from djtasks.conf import settings as our_settings
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.message import Delivery, Message, new_id
+from djtasks.models import Job, Queue
+
+pytestmark = [pytest.mark.every_broker, pytest.mark.django_db(databases="__all__")]
+
+LIST = "/staff/djtasks/queue/"
+JOBS = "/staff/djtasks/job/"
+NAMES = (
+    "mail",
+    "a/b",
+    "..",
+    ".",
+    "../..",
+    "a/../change/",
+    "_2E",
+    "_5F2E._2F",
+    "quote\" and '",
+    "<script>alert(1)</script>",
+    "two  spaces ",
+    "100%25",
+    "a?b=c#d&e",
+    "back\\slash",
+    "日本語 ✓",
+    "add",
+    "x" * 128,
+)
+
+
+def message(**fields: Any) -> Message:
+    return Message(**{"id": new_id(), "task": "shop.tasks.export", "queue": "mail", **fields})
+
+
+def enqueue(broker: Broker, *messages: Message) -> list[str]:
+    broker.enqueue(messages)
+    return [each.id for each in messages]
+
+
+def page(client: Client, queue: str = "mail", **query: Any) -> str:
+    response = client.get(f"{LIST}{pages.in_address(queue)}/change/", query)
+    assert response.status_code == 200
+    return str(response.text)
+
+
+def ids_in(html: str) -> list[str]:
+    return re.findall(r"<code>([0-9a-f-]{36})</code>", html)
+
+
+def row_of(html: str, task: str) -> list[str]:
+    """The texts of the cells in the row of that name."""
+    row = next(each for each in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if task in each)
+    cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL)
+    return [unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", cell))).strip() for cell in cells]
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Broker:
+        raise BrokerUnavailable("The server <at home> does not answer.")
+
+    monkeypatch.setattr(pages, "get_broker", fail)
+
+
+def test_each_queue_is_listed_with_its_sizes(broker: Broker, root: Client) -> None:
+    enqueue(broker, *(message() for _ in range(3)), message(countdown=60), message(queue="pdf"))
+    broker.claim("mail", limit=1, worker="w.1")
+    html = root.get(LIST).text
+    assert row_of(html, ">mail<") == ["mail", "2", "1", "1"]
+    assert row_of(html, ">pdf<") == ["pdf", "1", "0", "0"]
+
+
+def test_a_paused_queue_is_listed_as_such_though_nothing_is_in_it(broker: Broker, root: Client) -> None:
+    broker.pause("mail")
+    assert row_of(root.get(LIST).text, ">mail<") == ["mail paused", "0", "0", "0"]
+    assert ">paused<" in page(root)
+
+
+def test_where_there_is_no_queue_the_list_says_so(broker: Broker, root: Client) -> None:
+    assert "No queue holds a job" in root.get(LIST).text
+
+
+def test_the_list_asks_the_broker_and_not_the_rows_of_the_table(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Queue.objects.create(name="only-a-row")
+    monkeypatch.setattr(type(broker), "sizes", lambda self: {})
+    assert "only-a-row" not in root.get(LIST).text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_survives_its_address(name: str) -> None:
+    piece = pages.in_address(name)
+    assert pages.name_in_address(piece) == name
+    assert "/" not in piece
+    assert piece.strip(".")
+
+
+def test_the_list_leads_to_each_queue_whatever_its_name(broker: Broker, root: Client) -> None:
+    ids = dict(zip(NAMES, enqueue(broker, *(message(queue=name) for name in NAMES)), strict=True))
+    html = root.get(LIST).text
+    assert "<script>alert" not in html
+    links = re.findall(rf'<a href="({LIST}[^"?]+)">(.*?)</a>', html)
+    assert {unescape(name) for _url, name in links} == set(NAMES)
+    for url, name in links:
+        shown = root.get(unescape(url)).text
+        assert ids_in(shown) == [ids[unescape(name)]], name
+        assert "<script>alert" not in shown
+
+
+def test_jobs_stand_in_the_order_in_which_they_will_run(broker: Broker, root: Client) -> None:
+    plain, other, urgent = enqueue(broker, message(), message(), message(priority=5))
+    enqueue(broker, message(queue="pdf"), message(countdown=60))
+    assert ids_in(page(root)) == [urgent, plain, other]
+    assert [each.id for each in broker.claim("mail", limit=9, worker="w.1")] == [urgent, plain, other]
+
+
+def test_a_row_tells_task_id_age_and_priority(broker: Broker, root: Client) -> None:
+    (pk,) = enqueue(broker, message(task="shop.tasks.count_bottles", priority=-3))
+    position, task, enqueued, priority, *_ = row_of(page(root), "count_bottles")
+    assert (position, task, priority) == ("1", f"count_bottles shop.tasks {pk}", "-3")
+    assert enqueued == "just now" or enqueued.endswith(" ago")
+
+
+def test_what_waits_for_its_time_has_a_tab_of_its_own(broker: Broker, root: Client) -> None:
+    enqueue(broker, message())
+    later, sooner = enqueue(broker, message(countdown=7300), message(countdown=3700, task="a.b.soon"))
+    html = page(root, scheduled=1)
+    assert ids_in(html) == [sooner, later]
+    assert row_of(html, "soon")[2] == "in 1 h"
+    assert "Ready (1)" in html
+    assert "Scheduled (2)" in html
+
+
+def test_expiry_is_shown_where_there_is_one(broker: Broker, root: Client) -> None:
+    enqueue(broker, message())
+    assert "Expires" not in page(root)
+    enqueue(broker, message(task="a.b.perishable", expires_in=7300.0))
+    assert "in 2 h" in row_of(page(root), "perishable")
+
+
+def test_earlier_claims_and_losses_are_told(broker: Broker, root: Client) -> None:
+    enqueue(broker, message())
+    assert "So far" not in page(root)
+    for _ in range(2):
+        broker.release(broker.claim("mail", limit=1, worker="w.1"), count="losses")
+    assert "claimed 2 times lost 2 times" in row_of(page(root), "export")
+
+
+def test_what_was_cancelled_is_marked(broker: Broker, root: Client) -> None:
+    broker.cancel(enqueue(broker, message()))
+    assert '<span class="djtasks-pill djtasks-cancelled">cancelled</span>' in page(root)
+
+
+def test_an_unreadable_message_is_marked(broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = Delivery(Message(id=new_id(), task=""), "", 0, malformed="no JSON: secret")
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: [delivery])
+    html = page(root)
+    assert ">unreadable<" in html
+    assert "secret" not in html
+
+
+def test_an_id_leads_to_the_jobs_page_if_the_job_has_a_row(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_row, without = Job.objects.create(id=new_id(), task="a.b", queue="elsewhere").pk, new_id()
+    waiting = [Delivery(message(id=pk), "", 0) for pk in (with_row, without)]
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: waiting)
+    html = page(root)
+    assert ids_in(html) == [with_row, without]
+    assert f'href="{JOBS}{with_row}/change/"' in html
+    assert f"{without}/change/" not in html
+
+
+def test_nothing_leads_to_jobs_for_those_who_may_not_see_them(broker: Broker, log_in: Any) -> None:
+    enqueue(broker, message())
+    html = page(log_in("view_queue"))
+    assert ids_in(html)
+    assert JOBS not in html
+    assert f'href="{JOBS}?queue=mail"' in page(log_in("view_queue", "view_job", name="bob"))
+
+
+def test_arguments_are_shown_in_one_line_to_those_who_may_see_them(broker: Broker, log_in: Any) -> None:
+    args, kwargs = encoding.encode_arguments([7, {"a": 1}], {"to": "Ann", "password": "abc"})
+    enqueue(broker, message(args=args, kwargs=kwargs))
+    assert "Arguments" not in page(log_in("view_queue"))
+    html = page(log_in("view_queue", "view_job_arguments", name="bob"))
+    assert "7, {'a': 1}, to='Ann', password=********" in row_of(html, "export")
+
+
+def test_arguments_are_masked_as_their_task_says(broker: Broker, root: Client, own_tasks: None) -> None:
+    @shared_task(name="shop.pay", sensitive_arguments=["card"])
+    def pay(order: int, card: str) -> None: ...
+
+    enqueue(broker, message(task="shop.pay", args='[7, "4242"]'))
+    assert registry.find("shop.pay")
+    assert "order=7, card=********" in row_of(page(root), "pay")
+
+
+@pytest.mark.parametrize("args", ["no JSON", '["' + "x" * 5000 + '"]', '{"$": "none", "v": 1}'])
+def test_arguments_that_are_long_or_cannot_be_read_are_cut(broker: Broker, root: Client, args: str) -> None:
+    enqueue(broker, message(args=args))
+    assert 0 < len(row_of(page(root), "export")[4]) <= pages.LONGEST_ARGUMENTS + 1
+
+
+def test_arguments_and_names_are_escaped(broker: Broker, root: Client) -> None:
+    attack = "<script>alert(1)</script>"
+    args, kwargs = encoding.encode_arguments([attack], {attack: attack})
+    enqueue(broker, message(task=f"{attack}.{attack}", args=args, kwargs=kwargs))
+    assert "<script>alert" not in page(root)
+
+
+def test_a_long_queue_is_shown_in_parts(broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "PER_PAGE", 2)
+    ids = enqueue(broker, *(message() for _ in range(5)))
+    url, seen, sizes = f"{LIST}mail/change/", [], []
+    while url:
+        response = root.get(url)
+        seen += ids_in(response.text)
+        sizes.append(len(ids_in(response.text)))
+        url = response.context["next_url"]
+    assert (seen, sizes) == (ids, [2, 2, 1])
+    assert "5–5 of 5" in response.text
+    assert response.context["previous_url"] == f"{LIST}mail/change/?offset=2"
+
+
+def test_the_parts_of_what_is_scheduled_stay_there(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PER_PAGE", 1)
+    first, second = enqueue(broker, message(countdown=60), message(countdown=120))
+    response = root.get(f"{LIST}mail/change/?scheduled=1")
+    assert ids_in(response.text) == [first]
+    assert ids_in(root.get(response.context["next_url"]).text) == [second]
+
+
+@pytest.mark.parametrize("offset", ["", "x", "-1", "1.5", "9" * 5000, str(2**63), "١", "\x00"])
+def test_an_offset_that_is_none_shows_a_page_all_the_same(broker: Broker, root: Client, offset: str) -> None:
+    enqueue(broker, message(), message())
+    assert len(ids_in(page(root, offset=offset))) in (1, 2)
+
+
+def test_beyond_the_end_there_is_a_way_back(broker: Broker, root: Client) -> None:
+    enqueue(broker, message())
+    html = page(root, offset=pages.FARTHEST)
+    assert "There are fewer jobs than that." in html
+    assert f'<a href="{LIST}mail/change/">To the first ones</a>' in html
+
+
+@pytest.mark.parametrize("name", ["nobody-knows-it", "nul\x00", "x" * 1000, "new\nline"])
+def test_a_queue_that_nobody_knows_is_an_empty_one(broker: Broker, root: Client, name: str) -> None:
+    assert "Nothing waits in this queue." in page(root, name)
+    assert "Nothing in this queue waits for its time." in page(root, name, scheduled=1)
+
+
+@pytest.mark.parametrize("address", [LIST, f"{LIST}mail/change/", f"{LIST}mail/change/?scheduled=1"])
+def test_a_broker_that_does_not_answer_is_said_in_so_many_words(root: Client, unreachable: None, address: str) -> None:
+    response = root.get(address)
+    assert response.status_code == 503
+    assert "The server &lt;at home&gt; does not answer." in response.text
+
+
+@pytest.mark.parametrize("address", [LIST, f"{LIST}mail/change/"])
+def test_one_must_be_allowed_to_see_queues(log_in: Any, broker: Broker, address: str) -> None:
+    assert log_in("view_queue").get(address).status_code == 200
+    assert log_in("view_job", "pause_queue", name="bob").get(address).status_code == 403
+
+
+def test_queues_are_only_looked_at(root: Client, broker: Broker) -> None:
+    broker.pause("mail")
+    assert root.get(f"{LIST}add/").status_code == 403
+    assert root.post(f"{LIST}mail/delete/", {"post": "yes"}).status_code in (302, 403)
+    assert root.post(f"{LIST}mail/change/", {"paused": ""}).status_code == 405
+    assert root.post(LIST, {"action": "delete_selected", "_selected_action": "mail"}).status_code == 405
+    assert broker.sizes()["mail"].paused
+
+
+def test_the_number_of_queries_does_not_grow(broker: Broker, root: Client) -> None:
+    def count(address: str) -> int:
+        aliases = {"default", our_settings.DATABASE}
+        captured = [CaptureQueriesContext(connections[alias]) for alias in aliases]
+        for each in captured:
+            each.__enter__()
+        root.get(address)
+        for each in captured:
+            each.__exit__(None, None, None)
+        return sum(map(len, captured))
+
+    addresses = (LIST, f"{LIST}mail/change/", f"{LIST}mail/change/?scheduled=1")
+    enqueue(broker, message(), message(countdown=60))
+    few = [count(address) for address in addresses]
+    enqueue(broker, *(message(countdown=wait) for wait in (None, 60) for _ in range(20)), message(queue="pdf"))
+    assert [count(address) for address in addresses] == few
+    assert max(few) <= 6
+
+
+def test_the_list_of_jobs_leads_to_the_queues_for_those_who_may_see_them(log_in: Any) -> None:
+    assert f'<a href="{LIST}">What waits, by queue</a>' in log_in("view_job", "view_queue").get(JOBS).text
+    assert LIST not in log_in("view_job", name="bob").get(JOBS).text
+
+
+@pytest.mark.parametrize("site", ["staff", "ops"])
+def test_the_pages_stay_on_their_site_without_inline_style_or_script(broker: Broker, root: Client, site: str) -> None:
+    enqueue(broker, message(), message(countdown=60))
+    for address in ("", "mail/change/", "mail/change/?scheduled=1"):
+        html = root.get(f"/{site}/djtasks/queue/{address}").text
+        assert f'href="/{site}/djtasks/queue/mail/change/' in html
+        assert f'"/{ {"staff": "ops", "ops": "staff"}[site] }/' not in html
+        assert not re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son\w+=|javascript:", html)
+        assert "djtasks/admin.css" in html
+
+
+def test_the_index_has_an_entry_for_queues(root: Client) -> None:
+    assert f'href="{LIST}"' in root.get("/staff/").text
+    assert admin.site.is_registered(Queue)
+
+
+def test_a_time_is_an_age_with_the_exact_time_on_hover(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = datetime.now(UTC) - timedelta(minutes=3)
+    waiting = [Delivery(message(), "", 0, created_at=moment)]
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: waiting)
+    html = page(root)
+    assert f'<time datetime="{moment.isoformat()}" title="' in html
+    assert "3 min ago" in html

@@ -1,0 +1,257 @@
+"""`manage.py djtasks`: what it prints, of whatever broker."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from djtasks import encoding, shared_task
+from djtasks.brokers import get_broker
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.message import Delivery, Message, new_id
+from tests.site import Site
+
+pytestmark = pytest.mark.every_broker
+
+
+def djtasks(*arguments, **options):
+    """What the command prints, as lines."""
+    out = StringIO()
+    call_command("djtasks", *arguments, stdout=out, **options)
+    return out.getvalue().splitlines()
+
+
+def as_json(*arguments):
+    return json.loads("\n".join(djtasks(*arguments, "--json")))
+
+
+def message(**fields):
+    return Message(**{"id": new_id(), "task": "shop.tasks.export", "queue": "mail", **fields})
+
+
+def enqueue(*messages):
+    get_broker().enqueue(messages)
+    return [each.id for each in messages]
+
+
+def cells(line):
+    return [cell for each in line.split("  ") if (cell := each.strip())]
+
+
+def test_each_queue_has_a_line_with_its_sizes(broker):
+    enqueue(message(), message(), message(countdown=60), message(queue="a b"))
+    broker.claim("mail", limit=1, worker="w.1")
+    broker.pause("a b")
+    assert [cells(line) for line in djtasks("queues")] == [
+        ["queue", "ready", "scheduled", "running", "paused"],
+        ["a b", "1", "0", "0", "yes"],
+        ["mail", "1", "1", "1", "no"],
+    ]
+
+
+def test_the_columns_are_aligned_whatever_the_names(broker):
+    enqueue(*(message(queue=name) for name in ("x", "x" * 30, "e\u0301te\u0301", "日本語")))
+    head, *lines = djtasks("queues")
+    before = {line[: line.index(" 1 ")] for line in lines}
+    columns = {len(text) - text.count("\u0301") + sum(map(text.count, "日本語")) for text in before}
+    assert columns == {head.index(" ready") + len(" read") - 1}
+
+
+def test_where_there_is_no_queue_it_says_so(broker):
+    assert djtasks("queues") == ["No queue holds a job, and none is paused."]
+    assert as_json("queues") == []
+
+
+def test_queues_are_printed_for_programs_too(broker):
+    enqueue(message(), message(countdown=60))
+    size = {"queue": "mail", "ready": 1, "scheduled": 1, "running": 0, "paused": False}
+    assert as_json("queues") == [size]
+    assert json.loads("\n".join(djtasks("queues", json=True))) == [size]
+
+
+def test_jobs_are_printed_in_the_order_in_which_they_will_run(broker):
+    plain, other, urgent = enqueue(message(), message(), message(priority=5))
+    enqueue(message(queue="pdf"))
+    title, head, *lines = djtasks("inspect", "waiting", "mail")
+    assert title == "1-3 of 3 ready in 'mail'"
+    assert cells(head) == ["#", "id", "task", "priority", "enqueued"]
+    assert [cells(line)[:4] for line in lines] == [
+        ["1", urgent, "shop.tasks.export", "5"],
+        ["2", plain, "shop.tasks.export", "0"],
+        ["3", other, "shop.tasks.export", "0"],
+    ]
+    assert [each.id for each in broker.claim("mail", limit=9, worker="w.1")] == [urgent, plain, other]
+
+
+def test_a_part_says_which_part_it_is(broker):
+    ids = enqueue(*(message() for _ in range(5)))
+    title, _head, *lines = djtasks("inspect", "waiting", "mail", "--offset", "1", "--limit", "2")
+    assert title == "2-3 of 5 ready in 'mail'"
+    assert [cells(line)[:2] for line in lines] == [["2", ids[1]], ["3", ids[2]]]
+
+
+def test_what_waits_for_its_time_tells_when_it_is_due(broker):
+    later, sooner = enqueue(message(countdown=7300), message(countdown=3700))
+    title, head, *lines = djtasks("inspect", "scheduled", "mail")
+    assert title == "1-2 of 2 scheduled in 'mail'"
+    assert cells(head)[4:] == ["enqueued", "due"]
+    assert [cells(line)[1] for line in lines] == [sooner, later]
+    assert [cells(line)[5].partition(" ")[2] for line in lines] == ["(in 1 h)", "(in 2 h)"]
+
+
+def test_times_are_exact_and_tell_their_age(broker, monkeypatch):
+    moment = datetime.now(UTC) - timedelta(minutes=3)
+    delivery = Delivery(message(), "", 0, created_at=moment)
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: [delivery])
+    assert f"{moment:%Y-%m-%dT%H:%M:%S}+00:00 (3 min ago)" in djtasks("inspect", "waiting", "mail")[2]
+
+
+def test_earlier_claims_losses_and_cancellations_are_told(broker):
+    enqueue(message())
+    broker.release(broker.claim("mail", limit=1, worker="w.1"), count="losses")
+    broker.cancel(enqueue(message()))
+    _title, head, *lines = djtasks("inspect", "waiting", "mail")
+    assert cells(head)[-1] == "so far"
+    assert [cells(line)[-1] for line in lines] == ["revoked", "claims 1, losses 1"]
+
+
+def test_arguments_are_printed_masked_if_they_are_asked_for(broker):
+    args, kwargs = encoding.encode_arguments([7], {"to": "Ann\n", "password": "abc"})
+    enqueue(message(args=args, kwargs=kwargs))
+    assert "Ann" not in "\n".join(djtasks("inspect", "waiting", "mail"))
+    assert cells(djtasks("inspect", "waiting", "mail", "--args")[2])[-1] == "7, to='Ann\\n', password=********"
+
+
+def test_arguments_are_masked_as_their_task_says(broker, own_tasks):
+    @shared_task(name="shop.pay", sensitive_arguments=["card"])
+    def pay(order, card): ...
+
+    enqueue(message(task="shop.pay", args='[7, "4242"]'))
+    assert cells(djtasks("inspect", "waiting", "mail", "--args")[2])[-1] == "7, ********"
+    assert as_json("inspect", "waiting", "mail", "--args")[0]["args"] == [7, "********"]
+
+
+@pytest.mark.parametrize("args", ["no JSON", "no JSON, password=abc", '["' + "x" * 5000 + '"]'])
+def test_arguments_that_are_long_or_cannot_be_read_are_cut_or_masked(broker, args):
+    enqueue(message(args=args))
+    shown = cells(djtasks("inspect", "waiting", "mail", "--args")[2])[-1]
+    assert "abc" not in shown
+    assert 0 < len(shown) <= 203
+    as_json("inspect", "waiting", "mail", "--args")
+
+
+def test_jobs_are_printed_for_programs_too(broker):
+    args, kwargs = encoding.encode_arguments([datetime(2026, 1, 2, tzinfo=UTC), {1: {2}}], {"token": "abc"})
+    (pk,) = enqueue(message(priority=3, countdown=60, expires_in=120.0, args=args, kwargs=kwargs))
+    (job,) = as_json("inspect", "scheduled", "mail", "--args")
+    enqueued, due, expires = (datetime.fromisoformat(job.pop(name)) for name in ("enqueued_at", "eta", "expires_at"))
+    assert abs(due - enqueued - timedelta(seconds=60)) < timedelta(seconds=1)
+    assert abs(expires - enqueued - timedelta(seconds=120)) < timedelta(seconds=1)
+    assert job == {
+        "id": pk,
+        "task": "shop.tasks.export",
+        "queue": "mail",
+        "priority": 3,
+        "claims": 0,
+        "losses": 0,
+        "revoked": False,
+        "args": ["2026-01-02 00:00:00+00:00", {"1": [2]}],
+        "kwargs": {"token": "********"},
+    }
+
+
+def test_arguments_are_left_out_for_programs_unless_they_are_asked_for(broker):
+    enqueue(message())
+    (job,) = as_json("inspect", "waiting", "mail")
+    assert {"args", "kwargs"}.isdisjoint(job)
+
+
+def test_where_nothing_waits_it_says_so(broker):
+    enqueue(message())
+    assert djtasks("inspect", "waiting", "nobody") == ["Nothing is ready in 'nobody'."]
+    assert djtasks("inspect", "scheduled", "mail") == ["Nothing is scheduled in 'mail'."]
+    beyond = djtasks("inspect", "waiting", "mail", "--offset", "7")
+    assert beyond == ["Nothing is ready in 'mail' after the first 7; there are 1 in all."]
+    assert as_json("inspect", "waiting", "nobody") == []
+
+
+def test_a_paused_queue_is_said_to_be_paused(broker):
+    enqueue(message())
+    broker.pause("mail")
+    assert djtasks("inspect", "waiting", "mail")[0] == "1-1 of 1 ready in 'mail', which is paused"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "-x", "<b>", "two  spaces", "日本語"])
+def test_a_queue_may_have_any_name(broker, name):
+    (pk,) = enqueue(message(queue=name))
+    (job,) = json.loads("\n".join(djtasks("inspect", "waiting", "--json", "--", name)))
+    assert (job["id"], job["queue"]) == (pk, name)
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(broker, monkeypatch):
+    delivery = Delivery(message(task="\x1b[2Jevil"), "", 0)
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: [delivery])
+    assert "\\x1b[2Jevil" in djtasks("inspect", "waiting", "mail")[2]
+    assert djtasks("inspect", "waiting", "a\x1bb")[0].endswith("in 'a\\x1bb'")
+
+
+def test_an_unreadable_message_is_marked(broker, monkeypatch):
+    delivery = Delivery(Message(id="x", task=""), "", 0, malformed="no JSON: secret")
+    monkeypatch.setattr(type(broker), "peek", lambda self, *args, **kwargs: [delivery])
+    lines = djtasks("inspect", "waiting", "mail", "--args")
+    assert "unreadable" in lines[2]
+    assert "secret" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("arguments", [("--limit", "0"), ("--limit", "x"), ("--offset", "-1"), ("--offset", "9" * 30)])
+def test_bad_numbers_are_refused_with_their_name(arguments):
+    with pytest.raises(CommandError, match=f"argument {arguments[0]}: .* (between|number)"):
+        djtasks("inspect", "waiting", "mail", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [(), ("inspect",)])
+def test_without_a_subcommand_it_prints_its_help(arguments):
+    text = "\n".join(djtasks(*arguments))
+    assert "usage: " in text
+    assert all(word in text for word in (("waiting", "scheduled") if arguments else ("queues", "inspect")))
+
+
+def test_the_help_has_examples_in_lines_of_their_own():
+    lines = djtasks()
+    assert "examples:" in lines
+    assert any(line.startswith("  manage.py djtasks inspect waiting mail  ") for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [("queues",), ("inspect", "waiting", "mail")])
+def test_a_broker_that_does_not_answer_is_an_error_in_so_many_words(monkeypatch, arguments):
+    def fail():
+        raise BrokerUnavailable("The server does not answer.")
+
+    monkeypatch.setattr("djtasks.management.commands.djtasks.get_broker", fail)
+    with pytest.raises(CommandError, match=r"^The server does not answer\.$"):
+        djtasks(*arguments)
+
+
+def test_a_wrong_setting_is_an_error_in_so_many_words(settings):
+    settings.DJTASKS = {"TEST_BROKER_URL": "carrier-pigeon://"}
+    with pytest.raises(CommandError, match="carrier-pigeon"):
+        djtasks("queues")
+
+
+def test_it_works_on_a_site_without_the_admin(tmp_path):
+    site = Site(tmp_path)
+    site.settings()
+    assert site.manage("migrate", "-v0").returncode == 0
+    finished = site.manage("djtasks", "queues")
+    assert (finished.returncode, finished.stdout) == (0, "No queue holds a job, and none is paused.\n")
+
+
+def test_missing_tables_are_an_error_that_says_what_to_do(tmp_path):
+    site = Site(tmp_path)
+    site.settings()
+    finished = site.manage("djtasks", "queues")
+    assert finished.returncode == 1
+    assert "manage.py migrate djtasks" in finished.stderr
+    assert "Traceback" not in finished.stderr
