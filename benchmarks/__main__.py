@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure djtasks on its databases, with Celery beside it in the same run: the same task, the same "
-        "instrument, the peers in turn. Prints medians with ratios to Celery.",
+        description="Measure djtasks on its databases and on Redis, with Celery beside it in the same run: the same "
+        "task, the same instrument, the peers in turn. Prints medians with ratios to Celery.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,15 +5,7 @@ import os
 from celery import Celery
 
 from benchmarks import work
-from tests import servers
-
-REDIS_DATABASE = 13  # neither the one of the tests, nor 0, which people use
-
-
-def redis_url() -> str:
-    """The benchmarks' own database on the Redis server."""
-    return os.environ[servers.variable("redis")].rpartition("/")[0] + f"/{REDIS_DATABASE}"
-
+from benchmarks.settings import redis_url
 
 RESULTS = os.environ.get("DJTASKS_BENCH_RESULTS")  # a result backend; nothing: results are ignored
 

@@ -15,8 +15,14 @@ from tests import servers
 pymysql.install_as_MySQLdb()
 
 NAME = "djtasks_bench"
+REDIS_DATABASE = 13  # neither the one of the tests, nor 0, which people use
 KIND = os.environ.get("DJTASKS_BENCH_DATABASE", "sqlite")
 FILES = Path(os.environ.get("DJTASKS_BENCH_FILES", "."))
+
+
+def redis_url() -> str:
+    """The benchmarks' own database on the Redis server."""
+    return os.environ[servers.variable("redis")].rpartition("/")[0] + f"/{REDIS_DATABASE}"
 
 
 def _sqlite() -> dict[str, object]:
@@ -46,6 +52,8 @@ def _on_server(engine: str) -> dict[str, object]:
 
 ENGINES = {"postgresql": "postgresql", "mariadb": "mysql"}
 DATABASES = {"default": _sqlite() if KIND == "sqlite" else _on_server(ENGINES[KIND])}
+if os.environ.get("DJTASKS_BENCH_BROKER") == "redis":
+    DJTASKS = {"BROKER_URL": redis_url()}
 SECRET_KEY = "only for benchmarks"
 USE_TZ = True
 INSTALLED_APPS = ["djtasks", "benchmarks", *(["django_celery_results"] if find_spec("django_celery_results") else [])]

@@ -23,11 +23,12 @@ class Entry:
         return [kind for kind, needed in ((self.database, self.database != "sqlite"), ("redis", self.redis)) if needed]
 
 
-def _djtasks(database: str, note: str) -> Entry:
+def _djtasks(database: str, note: str, *, redis: bool = False) -> Entry:
     return Entry(
-        module="benchmarks.peers.djtasks_database",
+        module=f"benchmarks.peers.djtasks_{'redis' if redis else 'database'}",
         database=database,
-        environment={},
+        redis=redis,
+        environment={"DJTASKS_BENCH_BROKER": "redis" if redis else ""},
         note=f"{note}; 2 children; every result stored; acknowledged after the run",
     )
 
@@ -46,6 +47,7 @@ PEERS: Final[dict[str, Entry]] = {
     "djtasks-sqlite": _djtasks("sqlite", "SQLite"),
     "djtasks-postgresql": _djtasks("postgresql", "PostgreSQL"),
     "djtasks-mariadb": _djtasks("mariadb", "MariaDB"),
+    "djtasks-redis": _djtasks("postgresql", "queues in Redis, results in PostgreSQL", redis=True),
     "celery-redis": _celery("celery_redis", "sqlite", "", "results ignored"),
     "celery-results": _celery(
         "celery_results", "postgresql", "django-db", "every result stored in PostgreSQL, CELERY_DB_REUSE_MAX set"

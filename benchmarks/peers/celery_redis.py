@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import redis
 
 from benchmarks import databases
-from benchmarks.celery_app import app, mark, redis_url
+from benchmarks.celery_app import app, mark
 from benchmarks.peers.base import CHILDREN, PYTHON, Peer
+from benchmarks.settings import redis_url
 
 MARKER = "djtasks-bench"  # a key that says: what is in this database is ours
 
@@ -22,7 +23,7 @@ class CeleryRedis(Peer):
 
     def prepare(self) -> None:
         databases.create()
-        self._flush()
+        flush()
 
     def worker_command(self) -> list[str]:
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
@@ -41,21 +42,33 @@ class CeleryRedis(Peer):
                 mark.apply_async((number,), producer=producer)
 
     def durability(self) -> str:
-        with closing(redis.Redis.from_url(redis_url())) as client:
-            return f"Redis: appendonly={client.config_get('appendonly').get('appendonly', 'unknown')}"
+        return durability_of_redis()
 
     def clean_up(self) -> None:
         with closing(redis.Redis.from_url(redis_url())) as client:
-            if client.exists(MARKER):
+            if is_ours(client):
                 client.flushdb()
         databases.drop()
 
-    def _flush(self) -> None:
-        with closing(redis.Redis.from_url(redis_url())) as client:
-            if client.dbsize() and not client.exists(MARKER):
-                raise RuntimeError(f"{redis_url()} holds keys of somebody else; the benchmarks want it empty")
-            client.flushdb()
-            client.set(MARKER, "1")
+
+def durability_of_redis() -> str:
+    """The server's setting that decides what a crash of it costs."""
+    with closing(redis.Redis.from_url(redis_url())) as client:
+        return f"Redis: appendonly={client.config_get('appendonly').get('appendonly', 'unknown')}"
+
+
+def is_ours(client: redis.Redis) -> bool:
+    """Whether the database holds what a run of ours has left."""
+    return bool(client.exists(MARKER))
+
+
+def flush() -> None:
+    """Empty the database of the benchmarks. Raises RuntimeError if it holds keys of somebody else."""
+    with closing(redis.Redis.from_url(redis_url())) as client:
+        if client.dbsize() and not is_ours(client):
+            raise RuntimeError(f"{redis_url()} holds keys of somebody else; the benchmarks want it empty")
+        client.flushdb()
+        client.set(MARKER, "1")
 
 
 PEER = CeleryRedis
