@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from djtasks import control, registry, states
+    from djtasks.canvas import Signature, chain, chord, chunks, group, signature, xmap, xstarmap
     from djtasks.declare import shared_task
     from djtasks.request import current_task
-    from djtasks.result import AsyncResult, EagerResult
+    from djtasks.result import AsyncResult, EagerResult, GroupResult, ResultSet
     from djtasks.task import Task, send_task
 
 __version__ = "0.1.0"
@@ -21,23 +22,43 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncResult": "djtasks.result",
     "EagerResult": "djtasks.result",
+    "GroupResult": "djtasks.result",
+    "ResultSet": "djtasks.result",
+    "Signature": "djtasks.canvas",
     "Task": "djtasks.task",
+    "chain": "djtasks.canvas",
+    "chord": "djtasks.canvas",
+    "chunks": "djtasks.canvas",
+    "group": "djtasks.canvas",
     "current_task": "djtasks.request",
     "send_task": "djtasks.task",
     "shared_task": "djtasks.declare",
+    "signature": "djtasks.canvas",
+    "xmap": "djtasks.canvas",
+    "xstarmap": "djtasks.canvas",
 }
 _MODULES = ("control", "registry", "states")
 
 __all__ = [
     "AsyncResult",
     "EagerResult",
+    "GroupResult",
+    "ResultSet",
+    "Signature",
     "Task",
+    "chain",
+    "chord",
+    "chunks",
     "control",
     "current_task",
+    "group",
     "registry",
     "send_task",
     "shared_task",
+    "signature",
     "states",
+    "xmap",
+    "xstarmap",
 ]
 
 

@@ -16,7 +16,7 @@ class DjtasksConfig(AppConfig):
 
     def ready(self) -> None:
         """Find the tasks of all installed apps, so that callers and workers know the same ones."""
-        from djtasks import checks, mail, registry  # noqa: F401 - models may load only now
+        from djtasks import builtin, checks, mail, registry  # noqa: F401 - models may load only now
         from djtasks.worker import beside_runserver
 
         registry.autodiscover()

@@ -171,7 +171,7 @@ class _Writer:
             return _tagged("set" if isinstance(value, set) else "frozenset", elements)
         if isinstance(value, Promise):
             return str(value)
-        if isinstance(value, Model):
+        if isinstance(value, (Model, ModelReference)):
             return _tagged("model", _reference(value, path))
         fields = _fields_of(value)
         if fields is None or self.hashable:  # read back as a dict, it could be no key
@@ -183,7 +183,9 @@ def _tagged(tag: str, value: object) -> dict[str, Any]:
     return {TAG: tag, VALUE: value}
 
 
-def _reference(instance: Model, path: str) -> list[Any]:
+def _reference(instance: Model | ModelReference, path: str) -> list[Any]:
+    if isinstance(instance, ModelReference):  # read without being fetched, and handed on
+        return [instance.label, _Writer(tuples=True).write(instance.pk, f"{path}.pk"), instance.alias]
     if instance.pk is None:
         raise TypeError(f"{path} is an unsaved {type(instance).__name__}; save it before it is passed to a task.")
     pk = _Writer(tuples=True).write(instance.pk, f"{path}.pk")

@@ -21,6 +21,7 @@ __all__ = [
     "MessageTooLarge",
     "NotRegistered",
     "Reject",
+    "Replaced",
     "Retry",
     "SoftTimeLimitExceeded",
     "TaskPredicate",
@@ -97,6 +98,14 @@ class Retry(TaskPredicate):
 
     def __reduce__(self) -> Any:
         return self.__class__, (self.message, self.exc, self.when)
+
+
+class Replaced(TaskPredicate):
+    """The job is replaced by a canvas, which takes its place. Raised by `Task.replace`."""
+
+    def __init__(self, sig: Any) -> None:
+        self.sig = sig
+        super().__init__(f"Replaced by {sig!r}")
 
 
 class Ignore(TaskPredicate):

@@ -17,7 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from djtasks import encoding, publish, registry, signals, states
+from django.db import DatabaseError, InterfaceError
+
+from djtasks import encoding, follow_ups, publish, registry, signals, states
 from djtasks.conf import settings
 from djtasks.exceptions import (
     Ignore,
@@ -25,12 +27,13 @@ from djtasks.exceptions import (
     MessageTooLarge,
     NotRegistered,
     Reject,
+    Replaced,
     Retry,
     TaskRevokedError,
 )
 from djtasks.message import VERSION, Delivery, Failure, Message, Outcome
-from djtasks.request import Request, Running, running
-from djtasks.result import AsyncResult
+from djtasks.request import Running, request_of, running
+from djtasks.result import AsyncResult, GroupResult
 
 if TYPE_CHECKING:
     from djtasks.task import Task
@@ -39,6 +42,8 @@ logger = logging.getLogger("djtasks.execution")
 
 LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
 LONGEST_REFUSAL_DELAY: Final = 30.0  # seconds
+_HANDED_ON: Final = frozenset({"keeps", "link", "chain"})  # options of a job whose value others get
+_FOLLOWED: Final = frozenset({*_HANDED_ON, "link_error", "header", "failed", "stands_for"})
 _OUR_CODE: Final = str(Path(__file__).parent)
 
 Report = Callable[[str | None, Any], None]
@@ -62,7 +67,8 @@ class ErrorInfo:
 class Execution:
     """One run of `delivery`. `hostname` is the worker's name; `report` takes what `update_state` says.
 
-    `begin` is called just before the task's own code, once it is known that it will run.
+    `begin` is called just before the task's own code, once it is known that it will run. `workflow` gives
+    what a job finds when it starts: the results of a chord's header, the job that an error callback is called for.
     """
 
     def __init__(
@@ -73,24 +79,11 @@ class Execution:
         is_eager: bool = False,
         report: Report | None = None,
         begin: Callable[[Task[Any, Any]], None] | None = None,
+        workflow: Any = follow_ups.Stored,
     ) -> None:
         self.delivery = delivery
         self.message = delivery.message
-        self.request = Request(
-            id=self.message.id,
-            task=self.message.task,
-            root_id=self.message.root_id or self.message.id,
-            parent_id=self.message.parent_id,
-            group=self.message.group_id,
-            retries=self.message.retries,
-            is_eager=is_eager,
-            eta=self.message.eta,
-            expires=self.message.expires_at,
-            hostname=hostname,
-            called_directly=False,
-            message=self.message,
-            report=report,
-        )
+        self.request = request_of(self.message, is_eager=is_eager, hostname=hostname, report=report)
         self.request.delivery_info = {
             "priority": self.message.priority,
             "routing_key": self.message.queue,
@@ -99,6 +92,8 @@ class Execution:
             "is_eager": is_eager,
         }
         self._begin = begin
+        self._workflow = workflow
+        self._result: str | None = None  # the value as it is stored
         self._begun = True
         self._clock = 0.0
         self.outcome: Outcome
@@ -116,13 +111,24 @@ class Execution:
     def _outcome_of_run(self) -> Outcome:
         try:
             task = self._resolve()
-            return self._refused(task) or copy_context().run(self._run, task)
+            refused = self._refused(task)
+            return self._completed(refused) if refused else copy_context().run(self._run, task)
         except NotRegistered as error:
             self.error = error
-            return self._unknown(error)
+            return self._completed(self._unknown(error))
         except BaseException as error:  # a signal's receiver may call sys.exit() too
             self.error = error
-            return self._failed(error)
+            return self._completed(self._failed(error))
+
+    def _completed(self, outcome: Outcome) -> Outcome:
+        """The outcome with all that follows from it; a failure if that cannot be made."""
+        options = self.request.options or follow_ups.options_of(self.message)
+        sig = self.error.sig if isinstance(self.error, Replaced) else None
+        try:
+            return follow_ups.complete(outcome, options, result=self._result, sig=sig, added=self.request.added)
+        except Exception as error:  # a router of the user's, a signature that is none
+            self.error = error
+            return follow_ups.ended(self._failed(error), options)
 
     def _resolve(self) -> Task[Any, Any]:
         if self.delivery.malformed:
@@ -133,12 +139,14 @@ class Execution:
             # A newer release is being deployed beside this one: somebody else can read it.
             raise NotRegistered(f"Message version {self.message.version} is newer than this worker's {VERSION}.")
         task = registry.get(self.message.task)
-        options = encoding.decode(self.message.options)
+        options = encoding.decode(self.message.options, fetch=False)
         headers = encoding.decode(self.message.headers)
         if not isinstance(options, dict) or not isinstance(headers, dict):
             raise MalformedMessage("options and headers must be objects.")
         request = self.request
         request.options, request.headers = options, headers
+        request.id = follow_ups.visible_id(self.message, options) if "chain" not in options else self.message.id
+        request.replaced_task_nesting = options.get("nesting", 0)
         request.shadow = options.get("shadow")
         request.ignore_result = bool(options.get("ignore_result", task.ignores_result))
         request.time_limit = options.get("time_limit", task.time_limit or settings.TASK_TIME_LIMIT)
@@ -164,12 +172,14 @@ class Execution:
         except BaseException as error:  # sys.exit() in a task ends the job, not the worker
             self.error = error
             outcome = self._judge(error)
+        outcome = self._completed(outcome)
         self._report_end(task, outcome)
         return outcome
 
     def _call(self, task: Task[Any, Any]) -> Outcome:
         request = self.request
         request.args, request.kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
+        request.args = [*self._given_before(), *request.args]
         args, kwargs = task.bind(request.args, request.kwargs)
         self._begun = self._begin is None
         if self._begin is not None:
@@ -178,13 +188,34 @@ class Execution:
         signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         task.before_start(request.id, args, kwargs)
         self.value = task.call(args, kwargs)
-        return self._outcome(states.SUCCESS, result=self._encoded_value(), forget=self._is_forgettable())
+        self._result = self._encoded_value()
+        stored = self._result if not request.ignore_result or request.options.get("keeps") else None
+        return self._outcome(states.SUCCESS, result=stored, forget=self._is_forgettable())
+
+    def _given_before(self) -> list[Any]:
+        """What its place in a canvas puts before the job's own arguments. Raises ChordError if a header has failed."""
+        options = self.request.options
+        if "failed" in options:
+            return list(self._asked(self._workflow.failed_job, options["failed"]))
+        if "header" not in options:
+            return []
+        group_id, is_bare = options["header"]
+        results = self._asked(self._workflow.header_results, group_id)
+        return [] if is_bare else [results]
+
+    def _asked(self, ask: Callable[[str], Any], job_id: str) -> Any:
+        """Ask the database; that it does not answer is not the job's fault."""
+        try:
+            return ask(job_id)
+        except (DatabaseError, InterfaceError):
+            self._begun = False
+            raise
 
     def _encoded_value(self) -> str | None:
         """The result as it is stored. Raises TypeError or MessageTooLarge for one that cannot be."""
-        if self.request.ignore_result:
+        if self.request.ignore_result and not self.request.options.keys() & _HANDED_ON:
             return None
-        value = self.value.as_tuple() if isinstance(self.value, AsyncResult) else self.value
+        value = self.value.as_tuple() if isinstance(self.value, (AsyncResult, GroupResult)) else self.value
         text = encoding.encode(value, name="the result")
         if len(text) > settings.MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
@@ -200,6 +231,7 @@ class Execution:
             self.request.ignore_result
             and not self.request.options.get("own_id")
             and not (message.check or message.group_id or message.unique_key)
+            and not self.request.options.keys() & _FOLLOWED
         )
 
     def _outcome(self, state: str, **fields: Any) -> Outcome:
@@ -209,6 +241,8 @@ class Execution:
         match error:
             case Retry():
                 return self._retry(error)
+            case Replaced():
+                return self._outcome(states.REPLACED)
             case Ignore():
                 return self._outcome(states.IGNORED)
             case Reject(requeue=True) if self.delivery.losses + 1 < settings.TASK_MAX_LOSSES:
@@ -337,6 +371,7 @@ _ENDINGS: Final[dict[str, Callable[[Execution, Any, Outcome, Any], None]]] = {
     states.IGNORED: Execution._ended_quietly,
     states.REJECTED: Execution._ended_quietly,
     states.PENDING: Execution._ended_quietly,
+    states.REPLACED: Execution._ended_quietly,
 }
 
 

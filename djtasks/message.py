@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import uuid_utils
 
@@ -71,6 +71,24 @@ class Message:
         """
         try:
             values = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise MalformedMessage(f"This is not a message of ours ({error}): {text[:200]!r}") from error
+        return cls.from_values(values)
+
+    @classmethod
+    def several_from_json(cls, text: str) -> list[Message]:
+        """Read one message, or a JSON list of them. Raises MalformedMessage."""
+        if not text.startswith("["):
+            return [cls.from_json(text)]
+        try:
+            return [cls.from_values(values) for values in json.loads(text)]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise MalformedMessage(f"These are not messages of ours ({error}): {text[:200]!r}") from error
+
+    @classmethod
+    def from_values(cls, values: Any) -> Message:
+        """The message that these decoded values stand for. Raises MalformedMessage."""
+        try:
             for name in ("eta", "expires_at"):
                 if values.get(name):
                     values[name] = datetime.fromisoformat(values[name])
@@ -80,8 +98,8 @@ class Message:
             if not all(isinstance(getattr(message, name), kind) for name, kind in _KINDS):
                 raise TypeError("a field of another type")
             return message
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise MalformedMessage(f"This is not a message of ours ({error}): {text[:200]!r}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise MalformedMessage(f"This is not a message of ours ({error}): {str(values)[:200]!r}") from error
 
 
 _DEFAULTS: Final = (
@@ -129,12 +147,26 @@ class Failure:
     traceback: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewGroup:
+    """A group whose members are sent. `body`: what is sent once all of them have ended."""
+
+    id: str
+    size: int
+    body: tuple[Message, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one delivery ended. `result` (JSON) and `failure` exclude each other, but for a retry.
 
-    `state` is SUCCESS, FAILURE, REVOKED or IGNORED; RETRY, with the message to come as `next`;
-    REJECTED or PENDING: given back after `delay` seconds, and `count` ("losses", "refusals") raised.
+    `state` is SUCCESS, FAILURE, REVOKED or IGNORED; REPLACED, if other jobs are to give its result; RETRY, with the
+    message to come as `next`; REJECTED or PENDING: given back after `delay` seconds, and `count` ("losses",
+    "refusals") raised.
+
+    What follows from it is ready-made: `follow_ups` and `groups` are sent, `also` are jobs that end with it without a
+    run, `counts` is the group in which it counts as ended, `grows` a group that has got so many more members,
+    `stands_for` the replaced jobs that end as it does.
     """
 
     delivery: Delivery
@@ -147,13 +179,19 @@ class Outcome:
     delay: float = 0.0
     count: Literal["losses", "refusals"] | None = None
     forget: bool = False  # a plain job whose result nobody wants: its row goes
-    follow_ups: tuple[Message, ...] = field(default=())
+    follow_ups: tuple[Message, ...] = ()
+    groups: tuple[NewGroup, ...] = ()
+    also: tuple[Outcome, ...] = ()
+    counts: str | None = None
+    grows: tuple[str, int] | None = None
+    stands_for: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes, about, of what a task may make arbitrarily large."""
-        following = sum(message.size for message in (*self.follow_ups, *([self.next] if self.next else [])))
-        return len(self.result or "") + following
+        bodies = (message for group in self.groups for message in group.body)
+        following = (*self.follow_ups, *bodies, *([self.next] if self.next else []))
+        return len(self.result or "") + sum(message.size for message in following)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

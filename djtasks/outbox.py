@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from django.db import DatabaseError, connections, transaction
@@ -22,14 +23,16 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, MalformedMessage, MessageTooLarge
-from djtasks.message import Delivery, Failure, Message, Outcome
-from djtasks.models import Job, Outbox
+from djtasks.message import Delivery, Failure, Message, NewGroup, Outcome, new_id, portions
+from djtasks.models import Job, JobGroup, Outbox
 
 logger = logging.getLogger("djtasks.outbox")
 
 LEFT_BEHIND: Final = 5.0  # seconds after which a message was not sent by who wrote it
-BATCH: Final = 500  # messages
-WATCHED: Final = 20_000  # messages of the outbox that a keeper keeps an eye on
+BATCH: Final = 500  # messages a row, and a send
+BATCH_SIZE: Final = 4 * 1024 * 1024  # bytes of messages a row
+MOST_ROWS: Final = 16  # a statement
+WATCHED: Final = 20_000  # rows of the outbox that a keeper keeps an eye on
 BREATHER: Final = 1.0  # seconds for which nobody waits again for a broker that did not answer
 
 Committed = Callable[[], bool]
@@ -42,9 +45,15 @@ class _Breather:
 
 
 def send(
-    messages: Sequence[Message], *, using: str | None = None, on_commit: str | bool | None = None
+    messages: Sequence[Message],
+    groups: Sequence[NewGroup] = (),
+    *,
+    using: str | None = None,
+    on_commit: str | bool | None = None,
 ) -> Committed | None:
     """Hand messages to the broker with the transaction that is open, at once if none is.
+
+    `groups` are stored in one transaction with the messages, so that all of these are sent or none is.
 
     `using` names the alias whose transaction they belong to; by default all that are open: they go when the
     last has committed, and never if one is rolled back. `on_commit` takes the place of ENQUEUE_ON_COMMIT.
@@ -54,6 +63,8 @@ def send(
     """
     if not messages:
         return None
+    if groups:
+        return _send_groups(groups, messages, using)
     broker = get_broker()
     mode = settings.ENQUEUE_ON_COMMIT if on_commit is None else on_commit
     aliases = _open_aliases(using)
@@ -70,45 +81,58 @@ def send(
         return _after_commit(None, [])
     if mode is True:
         return _after_commit(_send_or_keep, messages)
-    _write(messages)
-    return _after_commit(_send_written, messages)
+    return _after_commit(_send_written, _write(messages))
+
+
+def _send_groups(groups: Sequence[NewGroup], messages: Sequence[Message], using: str | None) -> Committed | None:
+    aliases = _open_aliases(using)
+    if aliases and aliases != [settings.DATABASE]:
+        return _when_all_have_committed(aliases, _After(partial(_store_and_send, groups), messages))
+    return _store_and_send(groups, messages)
+
+
+def _store_and_send(groups: Sequence[NewGroup], messages: Sequence[Message]) -> Committed | None:
+    check_sizes([message for group in groups for message in group.body])
+    with transaction.atomic(using=settings.DATABASE):
+        JobGroup.objects.all().begin(groups)
+        return send(messages, using=settings.DATABASE, on_commit="outbox")
 
 
 class _After:
-    """What is to be done with messages once a transaction has committed."""
+    """What is to be done with messages, or with rows of the outbox, once a transaction has committed."""
 
-    def __init__(self, act: Callable[[Sequence[Message]], object] | None, messages: Sequence[Message]) -> None:
+    def __init__(self, act: Callable[[Sequence[Any]], object] | None, sent: Sequence[Any]) -> None:
         self.act = act
-        self.messages = list(messages)
+        self.sent = list(sent)
         self.has_committed = False
 
     def __call__(self) -> None:
         self.has_committed = True
         if self.act is not None:
-            self.act(self.messages)
+            self.act(self.sent)
 
     def committed(self) -> bool:
         return self.has_committed
 
 
 def unsent() -> list[str]:
-    """The ids of what was written and not sent yet, the oldest `WATCHED` of them."""
+    """The ids of the rows that were written and not sent yet, the oldest `WATCHED` of them."""
     return list(Outbox.objects.order_by("created_at").values_list("pk", flat=True)[:WATCHED])
 
 
 def resend(ids: Sequence[str]) -> int:
-    """Send what was written and not sent, as messages that may have been. Returns how many.
+    """Send what stands in rows of the outbox, as messages that may have been sent. Returns how many rows.
 
     For those only that have been seen to stand there for `LEFT_BEHIND` seconds: when they were written says
     nothing of when their transaction has committed. Raises BrokerUnavailable.
     """
     rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
-    messages = []
+    messages: list[Message] = []
     for row in rows:
         try:
-            message = replace(Message.from_json(row.message), check=True)
-            check_sizes([message])
-            messages.append(message)
+            found = [replace(each, check=True) for each in Message.several_from_json(row.message)]
+            check_sizes(found)
+            messages += found
         except (MalformedMessage, MessageTooLarge) as error:
             _bury(row, error)
     if messages:
@@ -118,28 +142,47 @@ def resend(ids: Sequence[str]) -> int:
     return len(rows)
 
 
-def _write(messages: Sequence[Message]) -> None:
-    rows = [Outbox(id=each.id, message=each.to_json()) for each in messages]
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of the outbox, as it was written."""
+
+    id: str
+    messages: Sequence[Message]
+
+
+def _write(messages: Sequence[Message]) -> list[_Row]:
+    """Write messages into the outbox, many a row: a group of thousands costs no more than a few."""
+    if len(messages) == 1:
+        rows = [_Row(messages[0].id, messages)]
+    else:
+        rows = [_Row(new_id(), portion) for portion in portions(messages, attrgetter("size"), BATCH, BATCH_SIZE)]
+    written = [Outbox(id=each.id, message=_text_of(each.messages)) for each in rows]
     # An id that is there already is the same message, sent once more.
-    Outbox.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
+    Outbox.objects.bulk_create(written, batch_size=MOST_ROWS, ignore_conflicts=True)
+    return rows
 
 
-def _send_written(messages: Sequence[Message]) -> None:
+def _text_of(messages: Sequence[Message]) -> str:
+    if len(messages) == 1:
+        return messages[0].to_json()
+    return f"[{','.join(each.to_json() for each in messages)}]"
+
+
+def _send_written(rows: Sequence[_Row]) -> None:
     """Send what stands in the outbox; if that fails, it stays there for the keepers."""
     try:
         if time.monotonic() < _Breather.until:
             return
         # Other hooks of this commit may have taken long, and a keeper may have sent it.
-        left = set(Outbox.objects.filter(pk__in=[each.id for each in messages]).values_list("pk", flat=True))
-        messages = [each for each in messages if each.id in left]
-        for at in range(0, len(messages), BATCH):
-            portion = messages[at : at + BATCH]
+        left = set(Outbox.objects.filter(pk__in=[each.id for each in rows]).values_list("pk", flat=True))
+        here = [each for each in rows if each.id in left]
+        for portion in portions(here, lambda row: len(row.messages), BATCH, BATCH):
             with get_broker().patience(0.0):  # it is safe already: nobody need wait for a server that is away
-                get_broker().enqueue(portion)
+                get_broker().enqueue([message for row in portion for message in row.messages])
             _delete([each.id for each in portion])
     except BrokerUnavailable as error:
         _Breather.until = time.monotonic() + BREATHER
-        logger.warning("%d message(s) stay in the outbox for now: %s", len(messages), error)
+        logger.warning("%d row(s) of messages stay in the outbox for now: %s", len(rows), error)
     except DatabaseError as error:
         logger.warning("What was sent could not be deleted from the outbox and will be sent again: %s", error)
 
@@ -213,7 +256,7 @@ def _when_all_have_committed(aliases: Sequence[str], after: _After) -> Committed
     return after.committed
 
 
-def _after_commit(act: Callable[[Sequence[Message]], object] | None, messages: Sequence[Message]) -> Committed:
+def _after_commit(act: Callable[[Sequence[Any]], object] | None, sent: Sequence[Any]) -> Committed:
     """After the commit on DATABASE, with what was sent just before in the same savepoint: many sends are one then."""
     connection = connections[settings.DATABASE]
     hooks = connection.run_on_commit
@@ -225,8 +268,8 @@ def _after_commit(act: Callable[[Sequence[Message]], object] | None, messages: S
         and last[1].act is act
         and last[0] == set(connection.savepoint_ids)
     ):
-        last[1].messages += messages
+        last[1].sent += sent
         return last[1].committed
-    after = _After(act, messages)
+    after = _After(act, sent)
     transaction.on_commit(after, using=connection.alias)
     return after.committed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict
@@ -17,7 +17,7 @@ from djtasks import encoding, outbox, routing, signals
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.message import PRIORITIES, Message, checked_id, new_id
+from djtasks.message import PRIORITIES, Message, NewGroup, checked_id, new_id
 from djtasks.models import Job, statements
 from djtasks.models.fields import aware
 from djtasks.models.job import message_of
@@ -49,9 +49,12 @@ class TaskOptions(TypedDict, total=False):
     parent_id: str
     root_id: str
     throw: bool
+    link: Any
+    link_error: Any
     # Celery's, taken and of no effect here
     add_to_parent: bool
     chain: Any
+    chord: Any
     compression: str
     connection: Any
     exchange: Any
@@ -62,15 +65,50 @@ class TaskOptions(TypedDict, total=False):
     retry_policy: Mapping[str, Any]
     routing_key: str
     serializer: str
+    reply_to: str
     using: str
-    # Celery's, refused unless empty as long as there is no canvas
-    chord: Any
-    link: Any
-    link_error: Any
 
 
 _OPTIONS: Final = frozenset(TaskOptions.__annotations__)
-_LATER: Final = ("chain", "chord", "link", "link_error")
+_KEPT: Final = ("failed", "stands_for")  # what follow-ups add to the options of a signature
+_OWN: Final = frozenset({"own_id", *_KEPT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job stands in a workflow.
+
+    `chain`: what follows it, as signatures. Of a group: its id and its member's `index`; `keeps` if a body needs the
+    result. `header`: the group whose results it is to have, `bare` if it only waits for them.
+    """
+
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    index: int = 0
+    keeps: bool = False
+    chain: tuple[Mapping[str, Any], ...] = ()
+    header: str | None = None
+    bare: bool = False
+    nesting: int = 0
+
+    def as_options(self) -> dict[str, Any]:
+        """What of it travels in the message's options."""
+        options: dict[str, Any] = {}
+        if self.group_id is not None:
+            options["index"] = self.index
+        if self.keeps:
+            options["keeps"] = True
+        if self.chain:
+            options["chain"] = [packed(each) for each in self.chain]
+        if self.header is not None:
+            options["header"] = [self.header, self.bare]
+        if self.nesting:
+            options["nesting"] = self.nesting
+        return options
+
+
+_NOWHERE: Final = Place()
 
 
 def build(
@@ -79,32 +117,34 @@ def build(
     kwargs: Mapping[str, Any] | None,
     options: Mapping[str, Any],
     task: Any = None,
+    place: Place = _NOWHERE,
 ) -> Message:
     """The message for one call. `options` are the call's own; those of `task` (if known here) come after.
 
     Raises TypeError for an argument that JSON cannot carry and for an unknown option, ValueError for an
     option that makes no sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
     """
-    check_names(options)
+    check_names(options if place is _NOWHERE else options.keys() - _OWN)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
     _check_limits(options, task)
     route = routing.route(name, args, kwargs, options, task)
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
-    job = current_job()
+    job = current_job() if place is _NOWHERE else None
     return Message(
         id=new_id() if own_id is None else checked_id(own_id),
-        check=own_id is not None,
+        check=own_id is not None and options.get("own_id", place is _NOWHERE),
         task=_text(name, "The task name", MAX_NAME_LENGTH),
         args=encoded[0],
         kwargs=encoded[1],
         queue=_text(options.get("queue") or route.get("queue") or settings.TASK_DEFAULT_QUEUE, "queue"),
         priority=_priority(options, route),
         retries=options.get("retries", 0),
-        parent_id=options.get("parent_id") or (job.id if job else None),
-        root_id=options.get("root_id") or (job.root_id if job else None),
+        parent_id=options.get("parent_id") or (job.id if job else place.parent_id),
+        root_id=options.get("root_id") or (job.root_id if job else place.root_id),
+        group_id=place.group_id,
         headers=_headers(options.get("headers")),
-        options=_stored(options),
+        options=_stored(options, place),
         **schedule(options),
     )
 
@@ -128,34 +168,91 @@ def changed(message: Message, options: Mapping[str, Any], task: Any) -> Message:
     return replace(message, options=_as_text(stored), **fields)
 
 
-def check_names(options: Mapping[str, Any]) -> None:
-    """Raise TypeError for an option that there is not, NotImplementedError for one that comes with the canvas."""
-    for name in options.keys() - _OPTIONS:
+def check_names(options: Iterable[str]) -> None:
+    """Raise TypeError for an option that there is not."""
+    for name in set(options) - _OPTIONS:
         close = get_close_matches(name, _OPTIONS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise TypeError(f"There is no option {name!r} of a job.{hint}")
-    for name in _LATER:
-        if options.get(name):
-            raise NotImplementedError(f"The option {name!r} needs the canvas, which djtasks does not have yet.")
 
 
 def publish(
-    messages: Sequence[Message], *, using: str | None = None, on_commit: str | bool | None = None
+    messages: Sequence[Message],
+    groups: Sequence[NewGroup] = (),
+    *,
+    using: str | None = None,
+    on_commit: str | bool | None = None,
 ) -> Callable[[], bool] | None:
     """Send messages, with the signals around it; an id that was taken before is left alone.
 
-    They go with the transaction that is open; `using`, `on_commit` and what is returned: see `outbox.send`.
+    They go with the transaction that is open; `groups`, `using`, `on_commit` and what is returned: see `outbox.send`.
     Raises MessageTooLarge, BrokerUnavailable, ValueError.
     """
-    if signals.before_task_publish.receivers:
-        messages = [_announced(message) for message in messages]
-    committed = outbox.send(messages, using=using, on_commit=on_commit)
-    if signals.after_task_publish.receivers:
-        for message in messages:
-            signals.after_task_publish.notify(
-                sender=message.task, body=_body(message), headers=_protocol(message), **_address(message)
-            )
+    messages, groups = announced(messages), [replace(each, body=tuple(announced(each.body))) for each in groups]
+    committed = outbox.send(messages, groups, using=using, on_commit=on_commit)
+    told(messages)
     return committed
+
+
+def announced(messages: Sequence[Message]) -> Sequence[Message]:
+    """Tell `before_task_publish` of messages; whatever a receiver adds to the headers travels with them."""
+    if not signals.before_task_publish.receivers:
+        return messages
+    return [_announced(message) for message in messages]
+
+
+def told(messages: Iterable[Message]) -> None:
+    """Tell `after_task_publish` of messages."""
+    if not signals.after_task_publish.receivers:
+        return
+    for message in messages:
+        signals.after_task_publish.notify(
+            sender=message.task, body=_body(message), headers=_protocol(message), **_address(message)
+        )
+
+
+def packed(sig: Mapping[str, Any]) -> dict[str, Any]:
+    """A signature as it travels, at every depth: what is empty is left out. Raises TypeError for what is none."""
+    if not isinstance(sig, Mapping) or "task" not in sig:
+        raise TypeError(f"This is no signature: {sig!r:.200}; make one with task.s(…).")
+    kwargs = {name: _packed_part(value) for name, value in (sig.get("kwargs") or {}).items()}
+    options = {name: _packed_links(name, value) for name, value in (sig.get("options") or {}).items()}
+    parts = {
+        "args": list(sig.get("args") or ()),
+        "kwargs": kwargs,
+        "options": options,
+        "subtask_type": sig.get("subtask_type"),
+        "immutable": sig.get("immutable"),
+    }
+    return {"task": sig["task"], **{name: value for name, value in parts.items() if value}}
+
+
+def _packed_part(value: Any) -> Any:
+    """An argument; the signatures of a canvas are packed too."""
+    if isinstance(value, Mapping) and "subtask_type" in value:
+        return packed(value)
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(each, Mapping) and "subtask_type" in each for each in value)
+    ):
+        return [packed(each) for each in value]
+    return value
+
+
+def _packed_links(name: str, value: Any) -> Any:
+    return [packed(_as_signature(each)) for each in _as_list(value)] if name in ("link", "link_error") else value
+
+
+def _as_signature(callback: Any) -> Mapping[str, Any]:
+    """A task given as a callback, as a signature of it."""
+    return callback if isinstance(callback, Mapping) or not hasattr(callback, "name") else {"task": callback.name}
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def again(ids: Sequence[str]) -> int:
@@ -231,19 +328,26 @@ def _headers(headers: Mapping[str, Any] | None) -> str:
     return encoding.encode_arguments((), headers)[1] if headers else "{}"
 
 
-def _stored(options: Mapping[str, Any]) -> str:
+def _stored(options: Mapping[str, Any], place: Place) -> str:
     stored = _storable(options)
-    if options.get("task_id") is not None:
+    if options.get("task_id") is not None and options.get("own_id", place is _NOWHERE):
         stored["own_id"] = True
+    if place is not _NOWHERE:
+        stored.update(place.as_options())
+        stored.update({name: options[name] for name in _KEPT if name in options})
     return _as_text(stored)
 
 
 def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in _STORED if options.get(name) is not None}
+    stored = {name: options[name] for name in _STORED if options.get(name) is not None}
+    for name in ("link", "link_error"):
+        if options.get(name):
+            stored[name] = _packed_links(name, options[name])
+    return stored
 
 
 def _as_text(stored: Mapping[str, Any]) -> str:
-    return encoding.encode(stored, name="options") if stored else "{}"
+    return encoding.encode(stored, tuples=True, name="options") if stored else "{}"
 
 
 def _announced(message: Message) -> Message:

@@ -40,7 +40,33 @@ class Request:
     message: Message | None = None
     options: dict[str, Any] = field(default_factory=dict)
     report: Callable[[str | None, Any], None] | None = None  # where `update_state` goes
+    added: list[Any] = field(default_factory=list)  # canvases in normal form that `add_to_chord` was given
     entered: bool = False  # whether the task's own `__call__`, if it has one, has reached `Task.__call__`
+
+    @property
+    def group_index(self) -> int | None:
+        """The job's place in its group."""
+        return self.options.get("index")
+
+    @property
+    def chord(self) -> str | None:
+        """The id of the group with a body that the job is a member of."""
+        return self.group if self.options.get("keeps") else None
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The signatures that are sent once it has succeeded."""
+        return list(self.options.get("link") or ())
+
+    @property
+    def errbacks(self) -> list[Any]:
+        """The signatures that are sent once it has failed."""
+        return list(self.options.get("link_error") or ())
+
+    @property
+    def chain(self) -> list[Any]:
+        """The signatures that follow it."""
+        return list(self.options.get("chain") or ())
 
     @property
     def task_name(self) -> str | None:
@@ -61,6 +87,23 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request: {self.task}[{self.id}] args={self.args!r} kwargs={self.kwargs!r} retries={self.retries}>"
+
+
+def request_of(message: Message, **more: Any) -> Request:
+    """What is known of a job by its message."""
+    known = {
+        "id": message.id,
+        "task": message.task,
+        "root_id": message.root_id or message.id,
+        "parent_id": message.parent_id,
+        "group": message.group_id,
+        "retries": message.retries,
+        "eta": message.eta,
+        "expires": message.expires_at,
+        "called_directly": False,
+        "message": message,
+    }
+    return Request(**{**known, **more})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
 REJECTED: Final = "REJECTED"
 IGNORED: Final = "IGNORED"
+REPLACED: Final = "REPLACED"  # other jobs give its result; `AsyncResult.state` says STARTED
 
 READY_STATES: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 UNREADY_STATES: Final = frozenset({PENDING, RECEIVED, STARTED, REJECTED, RETRY})
@@ -25,8 +26,11 @@ ALL_STATES: Final = frozenset({PENDING, RECEIVED, STARTED, SUCCESS, FAILURE, RET
 WAITING: Final = (PENDING, SCHEDULED, RETRY)
 RUNNING: Final = (RECEIVED, STARTED)
 FINISHED: Final = (SUCCESS, FAILURE, REVOKED, IGNORED)
+SETTLED: Final = (*FINISHED, REPLACED)  # its run is over for good
 
 
 def as_seen_by_callers(state: str) -> str:
     """The row's state in Celery's words: what nobody has begun is PENDING."""
+    if state == REPLACED:
+        return STARTED
     return PENDING if state in (SCHEDULED, RECEIVED) else state

@@ -8,27 +8,36 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, Unpack
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import transaction
 
-from djtasks import encoding, publish, registry
+from djtasks import eager, encoding, publish, registry
+from djtasks.canvas import Signature, chain, chunks, maybe_signature, xmap, xstarmap
+from djtasks.canvas.primitives import single
 from djtasks.conf import settings
-from djtasks.exceptions import MaxRetriesExceededError, MessageTooLarge, NotRegistered, Retry, TaskPredicate
-from djtasks.execution import ErrorInfo, Execution
-from djtasks.message import Delivery, Message
+from djtasks.exceptions import (
+    ImproperlyConfigured,
+    MaxRetriesExceededError,
+    MessageTooLarge,
+    NotRegistered,
+    Replaced,
+    Retry,
+    TaskPredicate,
+)
+from djtasks.execution import ErrorInfo
+from djtasks.message import Message
 from djtasks.models import Job
 from djtasks.publish import TaskOptions
 from djtasks.request import Request, Running, current_job, running
-from djtasks.result import AsyncResult, EagerResult
+from djtasks.result import AsyncResult, EagerResult, handle_on
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
 ErrorClasses = type[BaseException] | Sequence[type[BaseException]]
 
-CANVAS: Final = frozenset({"s", "si", "signature", "subtask", "map", "starmap", "chunks", "replace", "add_to_chord"})
 LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
 
 
@@ -131,7 +140,7 @@ class Task(Generic[P, R]):
         if settings.TASK_ALWAYS_EAGER:
             return self.apply(args, kwargs, **options)
         message = self._message(args, kwargs, options)
-        return self._handle(message, publish.publish([message], using=options.get("using")))
+        return handle_on(message, publish.publish([message], using=options.get("using")))
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay` once the open transaction on the default database has committed; at once if none is open."""
@@ -176,7 +185,7 @@ class Task(Generic[P, R]):
             return [self.apply(args, kwargs, **options) for args, kwargs in split]
         messages = [self._message(args, kwargs, options) for args, kwargs in split]
         committed = publish.publish(messages, using=options.get("using"))
-        return [self._handle(message, committed) for message in messages]
+        return [handle_on(message, committed) for message in messages]
 
     def apply(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -189,7 +198,7 @@ class Task(Generic[P, R]):
         if registry.find(self.name) is not self:
             registry.register(self)
         message = self._message(args, kwargs, options)
-        result: EagerResult[R] = _eager_result(message, _run_eagerly(message), self.name)
+        result: EagerResult[R] = eager.apply_message(message, self.name)
         if settings.TASK_EAGER_PROPAGATES if throw is None else throw:
             result.get()
         return result
@@ -209,12 +218,39 @@ class Task(Generic[P, R]):
         """The handle on a job of this task."""
         return AsyncResult(task_id, name=self.name)
 
-    if not TYPE_CHECKING:  # or every attribute would pass for one
+    # As part of a canvas
 
-        def __getattr__(self, name: str) -> Any:
-            if name in CANVAS:
-                raise AttributeError(f"{self.name}.{name} belongs to the canvas, which djtasks does not have yet.")
-            raise AttributeError(f"The task {self.name} has no attribute {name!r}.")
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """A signature: this call, or the last part of its arguments, as data."""
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """A signature that takes no more arguments, such as the result of what comes before it."""
+        return Signature(self, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Signature:
+        """A signature, with options of `apply_async` too."""
+        return Signature(self, args, kwargs, options, **more)
+
+    subtask = signature
+
+    def map(self, it: Iterable[Any]) -> xmap:
+        """One job that calls it with each element, and gives the list of the results."""
+        return xmap(self, it)
+
+    def starmap(self, it: Iterable[Any]) -> xstarmap:
+        """One job that calls it with each element's elements as arguments."""
+        return xstarmap(self, it)
+
+    def chunks(self, it: Iterable[Any], n: int) -> chunks:
+        """`starmap`, in jobs of `n` calls each."""
+        return chunks(self, it, n)
 
     def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
         if options.get("ignore_result") is None and self.ignores_result:
@@ -225,9 +261,6 @@ class Task(Generic[P, R]):
                 f"after its class, write registry.register({type(self).__name__})."
             )
         return publish.build(self.name, args, kwargs, options, self)
-
-    def _handle(self, message: Message, committed: Callable[[], bool] | None) -> Handle[R]:
-        return _handle_of(message, committed)
 
     # Inside a run
 
@@ -299,6 +332,36 @@ class Task(Generic[P, R]):
         if kwargs is not None:
             fields["kwargs"] = encoding.encode_arguments((), kwargs)[1]
         return replace(publish.changed(message, options, self), retries=message.retries + 1, **fields)
+
+    def replace(self, sig: Any) -> Any:
+        """Let a canvas take this job's place: its id, what follows it, its place in a group or chord.
+
+        Raises Replaced, which ends the run; ImproperlyConfigured for an empty chain.
+        """
+        sig = maybe_signature(sig)
+        if isinstance(sig, chain) and not sig.tasks:
+            raise ImproperlyConfigured("Cannot replace with an empty chain")
+        return self.on_replace(sig)
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Called by `replace`. Raises Replaced; a direct call runs `sig` here and returns its value."""
+        if self.request.message is None:
+            return sig.apply().get()
+        raise Replaced(sig)
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Make `sig` one more member of the chord's header that this job is in; it is sent when the job has succeeded.
+
+        Returns the handle on its result. Raises ValueError outside of a header, and for `lazy`, which Celery has.
+        """
+        request = self.request
+        if not request.chord:
+            raise ValueError("Current task is not member of any chord")
+        if lazy:
+            raise ValueError("add_to_chord sends the new member itself; leave lazy out.")
+        tree = single(maybe_signature(sig))
+        request.added.append(tree)
+        return tree.frozen()
 
     # Hooks, all called in the process that runs the job
 
@@ -393,12 +456,7 @@ def send_task(
     if task is not None:
         return task.apply_async(args, kwargs, **options)
     message = publish.build(name, args, kwargs, options)
-    return _handle_of(message, publish.publish([message], using=options.get("using")))
-
-
-def _handle_of(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
-    ignored = '"ignore_result":true' in message.options and not message.check
-    return AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
+    return handle_on(message, publish.publish([message], using=options.get("using")))
 
 
 def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -411,21 +469,3 @@ def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Ma
             f"of one argument: [({call!r:.200},), …]."
         )
     return tuple(call), {}
-
-
-def _run_eagerly(message: Message) -> Execution:
-    execution = Execution(Delivery(message, "eager", 1), hostname="eager", is_eager=True)
-    outcome = execution.run()
-    while outcome.next is not None:
-        execution = Execution(Delivery(outcome.next, "eager", 1), hostname="eager", is_eager=True)
-        outcome = execution.run()
-    return execution
-
-
-def _eager_result(message: Message, execution: Execution, name: str) -> EagerResult[Any]:
-    """The same value that a worker's result would have: tuples are lists, and so on."""
-    outcome = execution.outcome
-    if outcome.failure is not None:
-        return EagerResult(message.id, execution.error, outcome.state, traceback=outcome.failure.traceback, name=name)
-    value = encoding.decode(outcome.result) if outcome.result is not None else execution.value
-    return EagerResult(message.id, value, outcome.state, name=name)

@@ -109,4 +109,7 @@ STATIC_URL = "static/"
 MEDIA_ROOT = str(FILES / "media")
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-DJTASKS = {"IMPORTS": "tests.tasks", **json.loads(os.environ.get("DJTASKS_TEST_SETTINGS", "{}"))}
+DJTASKS = {
+    "IMPORTS": ["tests.tasks", "tests.canvas.tasks"],
+    **json.loads(os.environ.get("DJTASKS_TEST_SETTINGS", "{}")),
+}

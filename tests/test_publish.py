@@ -283,10 +283,19 @@ def test_options_of_celery_that_mean_nothing_here_are_taken():
     assert build(**harmless).options == "{}"
 
 
-@pytest.mark.parametrize("name", ["link", "link_error", "chord", "chain"])
-def test_options_that_come_with_the_canvas_are_refused_unless_empty(name):
-    with pytest.raises(NotImplementedError, match=f"'{name}' needs the canvas"):
-        build(**{name: ["something"]})
+@pytest.mark.parametrize("name", ["link", "link_error"])
+@pytest.mark.parametrize("callback", ["something", 42, {"no": "task"}])
+def test_a_callback_that_is_no_signature_is_refused(name, callback):
+    with pytest.raises(TypeError, match="This is no signature"):
+        build(**{name: [callback]})
+
+
+def test_callbacks_travel_as_signatures_without_what_is_empty():
+    options = json.loads(build(link=tasks.add.s(1), link_error=[tasks.noop, tasks.noop.si()]).options)
+    assert options == {
+        "link": [{"task": "tests.tasks.add", "args": [1]}],
+        "link_error": [{"task": "tests.tasks.noop"}, {"task": "tests.tasks.noop", "immutable": True}],
+    }
 
 
 def test_an_option_of_none_is_none_given():

@@ -594,8 +594,3 @@ def test_a_task_class_that_was_not_registered_says_how_to(own_tasks):
 
     with pytest.raises(NotRegistered, match=r"registry\.register"):
         Report().delay()
-
-
-def test_signatures_say_that_they_are_yet_to_come():
-    with pytest.raises(AttributeError, match="canvas"):
-        tasks.add.s(1)

@@ -17,6 +17,7 @@ from djtasks.message import Delivery, Message, Outcome, microseconds
 from djtasks.models import recording, statements
 from djtasks.models.attempts import attempts_after, with_attempt
 from djtasks.models.fields import UTCDateTimeField, utc_now
+from djtasks.models.job_group import JobGroup
 from djtasks.models.managers import AppManager
 
 
@@ -47,11 +48,15 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Ended, in whichever way."""
         return self.filter(state__in=states.FINISHED)
 
+    def settled(self) -> Self:
+        """Their runs are over for good: ended, or replaced by jobs that give their results."""
+        return self.filter(state__in=states.SETTLED)
+
     def expired(self, seconds: float) -> Self:
-        """Ended longer than `seconds` ago, and not needed by an unfinished group."""
+        """Ended longer than `seconds` ago, and not of a group that has not: its body may not have read them yet."""
         cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
-        unfinished = JobGroup.objects.filter(remaining__gt=0).values("id")
-        return self.finished().filter(finished_at__lt=cutoff).exclude(group_id__in=unfinished)
+        needed = JobGroup.objects.filter(models.Q(remaining__gt=0) | models.Q(finished_at__gte=cutoff)).values("id")
+        return self.finished().filter(finished_at__lt=cutoff).exclude(group_id__in=needed)
 
     def prune(self, seconds: float, limit: int) -> int:
         """Delete up to `limit` expired jobs, but for those that somebody has locked. Returns how many."""
@@ -98,6 +103,20 @@ class JobQuerySet(models.QuerySet["Job"]):
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """Store what the running task says of itself, if it is still held."""
         self.held(delivery).update(custom_state=state, meta=meta)
+
+    def end_replaced(self, outcomes: Sequence[Outcome]) -> None:
+        """Let replaced jobs end as the jobs do that stand for them."""
+        for outcome in outcomes:
+            failure = outcome.failure
+            self.filter(pk__in=outcome.stands_for, state=states.REPLACED).update(
+                state=outcome.state,
+                result=outcome.result,
+                finished_at=utc_now(),
+                exception=failure.kind if failure else "",
+                exception_message=failure.message if failure else None,
+                exception_args=failure.arguments if failure else None,
+                traceback=failure.traceback if failure else None,
+            )
 
     def recorded(self, outcomes: Sequence[Outcome]) -> set[str]:
         """Which of these outcomes stand in their rows already: the answer to a COMMIT may get lost."""
@@ -284,27 +303,6 @@ def message_of(job: Job) -> Message:
         options=job.options,
         version=job.version,
     )
-
-
-class JobGroup(models.Model):
-    """The members of a group or of a chord's header, and how many have not ended yet."""
-
-    id = models.CharField(max_length=64, primary_key=True)
-    size = models.IntegerField(_("members"))
-    remaining = models.IntegerField(_("not ended yet"))
-    body = models.TextField(null=True, editable=False)  # noqa: DJ001 - null: a group without a body
-    created_at = UTCDateTimeField(_("created at"), default=utc_now)
-    finished_at = UTCDateTimeField(_("finished at"), null=True)
-
-    objects: ClassVar[AppManager[Self]] = AppManager()
-
-    class Meta:
-        verbose_name = _("group")
-        verbose_name_plural = _("groups")
-        default_permissions = ("view",)
-
-    def __str__(self) -> str:
-        return self.id
 
 
 class Outbox(models.Model):

@@ -54,7 +54,7 @@ def columns_of(outcome: Outcome, clock: float) -> dict[str, Any]:
     delivery, failure, following = outcome.delivery, outcome.failure, outcome.next
     message = following or delivery.message
     age = clock - outcome.ended
-    is_final = outcome.state in states.FINISHED
+    is_final = outcome.state in states.SETTLED
     attempts = attempts_after(outcome, utc_now()) if following else delivery.attempts
     return {
         "id": delivery.id,
@@ -115,7 +115,7 @@ def _store_portably(jobs: JobQuerySet, outcomes: Sequence[Outcome], rows: Mappin
 
 def stands_against(state: str, retries: int, token: int, delivery: Delivery) -> bool:
     """Whether what stands in a row is final, or later than `delivery`, so that this may not overwrite it."""
-    return state in states.FINISHED or (retries, token) > (delivery.message.retries, delivery.token)
+    return state in states.SETTLED or (retries, token) > (delivery.message.retries, delivery.token)
 
 
 def _resolved(row: dict[str, Any], now: datetime) -> dict[str, Any]:

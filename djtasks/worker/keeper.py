@@ -20,14 +20,14 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
 import djtasks
-from djtasks import outbox, signals, states
+from djtasks import follow_ups, outbox, signals, states
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, WorkerLostError
 from djtasks.execution import failure_of
 from djtasks.message import Delivery, Outcome
-from djtasks.models import Job, Worker
+from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
 from djtasks.worker.descriptors import readable
@@ -40,7 +40,7 @@ logger = logging.getLogger("djtasks.worker")
 PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 RESEND_EVERY: Final = 1.0  # seconds
-RESENT_AT_ONCE: Final = 2000  # messages, so that the beats do not wait for a long outbox
+RESEND_FOR: Final = 0.5  # seconds a turn, so that the beats do not wait for a long outbox
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 PRUNE_BATCH: Final = 1000  # rows a transaction
@@ -169,6 +169,8 @@ class Keeper:
         """Delete one batch of what has expired. Returns how many jobs; a full batch makes the next one due at once."""
         seconds = settings.result_expires
         deleted = Job.objects.prune(seconds, PRUNE_BATCH) if seconds is not None else 0
+        if seconds is not None:
+            JobGroup.objects.all().prune(seconds, PRUNE_BATCH)
         gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
         Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
         if deleted == PRUNE_BATCH:
@@ -253,8 +255,10 @@ class Keeper:
         """Send what has stood in the outbox for a while, by our own clock: it may have been committed just now."""
         left = self._unsent.look(dict.fromkeys(outbox.unsent()))
         try:
-            for at in range(0, min(len(left), RESENT_AT_ONCE), outbox.BATCH):
-                outbox.resend(left[at : at + outbox.BATCH])
+            begun = time.monotonic()
+            while left and time.monotonic() - begun < RESEND_FOR:
+                outbox.resend(left[: outbox.MOST_ROWS])
+                left = left[outbox.MOST_ROWS :]
         except BrokerUnavailable as error:  # it may take no new jobs and yet give out those it has
             logger.warning("%d message(s) stay in the outbox: %s", len(left), error)
 
@@ -319,7 +323,17 @@ class Keeper:
             error = WorkerLostError(_why(delivery))
             logger.error("Job %s[%s] ends: %s", delivery.message.task, delivery.id, error)
             outcome = Outcome(delivery=delivery, state=states.FAILURE, failure=failure_of(error))
-            self.ledger.record(outcome, block=False)
+            self.ledger.record(_completed(outcome), block=False)
+
+
+def _completed(outcome: Outcome) -> Outcome:
+    """The outcome with what follows from it; without error callbacks, if they cannot be made."""
+    options = follow_ups.options_of(outcome.delivery.message)
+    try:
+        return follow_ups.complete(outcome, options)
+    except Exception:  # a router of the user's, say
+        logger.exception("The error callbacks of job %s could not be sent", outcome.delivery.id)
+        return follow_ups.ended(outcome, options)
 
 
 def _worker_of(owner: str) -> str:

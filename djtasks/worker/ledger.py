@@ -18,13 +18,13 @@ from typing import Final
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 
-from djtasks import publish, states
+from djtasks import follow_ups, outbox, states
 from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.execution import failure_of
 from djtasks.message import Delivery, Message, Outcome
-from djtasks.models import Job, statements
+from djtasks.models import Job, JobGroup, statements
 from djtasks.models.attempts import attempts_after
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
@@ -113,7 +113,7 @@ class Ledger:
         with _named():
             again = self._overtaken(doubtful)
             ended = set(
-                Job.objects.finished().filter(pk__in=[each.id for each in doubtful]).values_list("pk", flat=True)
+                Job.objects.settled().filter(pk__in=[each.id for each in doubtful]).values_list("pk", flat=True)
             )
         self.broker.ack([each for each in doubtful if each.id in ended])
         self.broker.reschedule(again)
@@ -213,8 +213,8 @@ class Ledger:
                 return
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
-        final = [each for each in outcomes if each.state in states.FINISHED and not each.forget]
-        is_plain = len(final) == len(outcomes) and not any(each.follow_ups for each in final)
+        final = [each for each in outcomes if each.state in states.SETTLED and not each.forget]
+        is_plain = len(final) == len(outcomes) and not any(map(_has_consequences, final))
         write = self._write_rows if self.broker.transactional else self._store_rows
         with nullcontext() if is_plain else transaction.atomic(using=settings.DATABASE):
             again = write(outcomes, final)  # one statement is its own transaction
@@ -245,7 +245,7 @@ class Ledger:
         lasting = [*final, *retries]
         foreign = self._settle(lasting, Job.objects.all().store(lasting))
         if forgotten := [each.delivery.id for each in outcomes if each.forget]:
-            unended = Job.objects.exclude(state__in=states.FINISHED)
+            unended = Job.objects.exclude(state__in=states.SETTLED)
             unended.filter(pk__in=forgotten, worker__in=(self.worker, "")).delete()
         if back := [each.delivery.id for each in outcomes if each.seconds is not None and _is_given_back(each)]:
             Job.objects.running().filter(worker=self.worker, pk__in=back).update(
@@ -267,19 +267,20 @@ class Ledger:
         ]
 
     def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> list[Outcome]:
-        """Send what follows from outcomes that are recorded now, or were before. Returns those of other workers."""
-        follow_ups = [message for each in outcomes if each.delivery.id in new for message in each.follow_ups]
+        """Do what follows from outcomes that are recorded now, or were before. Returns those of other workers."""
+        accepted = [each for each in outcomes if each.delivery.id in new]
         rest = [each for each in outcomes if each.delivery.id not in new]
         before = Job.objects.recorded(rest) if rest else set()
         foreign = [each for each in rest if each.delivery.id not in before]
-        for each in rest:
-            if each.delivery.id in before:
-                follow_ups += [replace(message, check=True) for message in each.follow_ups]
         for each in foreign:
             logger.warning("Job %s belongs to another worker by now: outcome dropped", each.delivery.id)
-        if follow_ups:
-            ordered = sorted(follow_ups, key=lambda message: message.id)
-            publish.publish(ordered, using=settings.DATABASE, on_commit="outbox")
+        following = [message for each in accepted for message in each.follow_ups]
+        following += [replace(m, check=True) for each in rest if each.delivery.id in before for m in each.follow_ups]
+        if consequential := [each for each in accepted if _has_consequences(each)]:
+            following += _conclude(consequential)
+        if following:
+            ordered = sorted(following, key=lambda message: message.id)
+            outbox.send(ordered, using=settings.DATABASE, on_commit="outbox")
         return foreign
 
     def _tell_broker(self) -> None:
@@ -305,7 +306,25 @@ def _named() -> Iterator[None]:
 
 
 def _is_given_back(outcome: Outcome) -> bool:
-    return outcome.next is None and outcome.state not in states.FINISHED
+    return outcome.next is None and outcome.state not in states.SETTLED
+
+
+def _has_consequences(outcome: Outcome) -> bool:
+    """Whether more than the one row changes with it."""
+    return bool(
+        outcome.follow_ups or outcome.counts or outcome.grows or outcome.also or outcome.stands_for or outcome.groups
+    )
+
+
+def _conclude(outcomes: Sequence[Outcome]) -> list[Message]:
+    """End what ends with these outcomes, count them in their groups. Returns what follows the groups that are done."""
+    also = [other for each in outcomes for other in each.also]
+    Job.objects.all().store(also)
+    Job.objects.all().end_replaced([each for each in (*outcomes, *also) if each.stands_for])
+    JobGroup.objects.all().begin([group for each in outcomes for group in each.groups])
+    ended = [(each.counts, (each.stands_for or (each.delivery.id,))[0]) for each in outcomes if each.counts]
+    grown = [each.grows for each in outcomes if each.grows]
+    return JobGroup.objects.all().count_down(ended, grown) if ended or grown else []
 
 
 def _begun(each: _Begun) -> Outcome:
@@ -340,4 +359,5 @@ def _may_be_to_blame(outcomes: Sequence[Outcome]) -> bool:
 
 def _unstorable(outcome: Outcome, error: Exception) -> Outcome:
     """In place of an outcome that the database refuses: a failure that says why."""
-    return replace(outcome, state=states.FAILURE, result=None, next=None, follow_ups=(), failure=failure_of(error))
+    unrun = replace(outcome, state=states.FAILURE, result=None, next=None, failure=failure_of(error))
+    return follow_ups.ended(replace(unrun, follow_ups=(), groups=(), also=(), counts=None, grows=None, stands_for=()))

@@ -70,10 +70,12 @@ def test_scheduled_jobs_come_by_their_time(database):
 def test_expired_are_jobs_that_ended_long_ago_and_that_no_unfinished_group_needs(database):
     JobGroup.objects.create(id="open", size=2, remaining=1)
     JobGroup.objects.create(id="closed", size=2, remaining=0)
+    JobGroup.objects.create(id="just closed", size=2, remaining=0, finished_at=NOW)
     old = NOW - timedelta(days=8)
     row("old", "SUCCESS", finished_at=old)
     row("old too", "FAILURE", finished_at=old, group_id="closed")
     row("needed", "SUCCESS", finished_at=old, group_id="open")
+    row("still to be read", "SUCCESS", finished_at=old, group_id="just closed")
     row("new", "SUCCESS", finished_at=NOW)
     row("runs", "STARTED", started_at=old)
     row("waits", created_at=old)

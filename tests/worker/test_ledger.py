@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from django.db import OperationalError, connections
 
-from djtasks import publish, states
+from djtasks import outbox, states
 from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Failure, Message, Outcome, new_id
@@ -28,8 +28,8 @@ def ledger(broker):
 def sent(monkeypatch):
     """The follow-ups that go through the one door in."""
     messages = []
-    real = publish.publish
-    monkeypatch.setattr(publish, "publish", lambda batch, **how: (messages.extend(batch), real(batch, **how)))
+    real = outbox.send
+    monkeypatch.setattr(outbox, "send", lambda batch, **how: (messages.extend(batch), real(batch, **how)))
     return messages
 
 

@@ -176,7 +176,7 @@ class DatabaseBroker(Broker):
     def cancel(self, ids: Sequence[str]) -> int:
         with _errors_named(), self._atomic():
             waiting = Case(When(state__in=states.WAITING, then=Value(states.PENDING)), default=F("state"))
-            unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.FINISHED)
+            unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.SETTLED)
             count = unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
             self._notifier.after_commit(self.connection, ["*"])
             return count

@@ -35,7 +35,7 @@ ON CONFLICT (id) DO UPDATE SET
     exception_message = excluded.exception_message, exception_args = excluded.exception_args,
     traceback = excluded.traceback, attempts = coalesce(excluded.attempts, job.attempts), headers = excluded.headers,
     options = excluded.options
-WHERE job.state NOT IN ('SUCCESS', 'FAILURE', 'REVOKED', 'IGNORED')
+WHERE job.state NOT IN ('SUCCESS', 'FAILURE', 'REVOKED', 'IGNORED', 'REPLACED')
     AND (job.retries, job.token)
         <= (excluded.retries - CASE WHEN excluded.state = 'RETRY' THEN 1 ELSE 0 END, excluded.token)
 RETURNING id

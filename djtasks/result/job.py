@@ -17,6 +17,7 @@ from asgiref.sync import sync_to_async
 from djtasks import encoding, exceptions, states
 from djtasks.brokers import get_broker
 from djtasks.exceptions import TaskRevokedError
+from djtasks.message import Message
 from djtasks.models import Job
 from djtasks.request import current_job
 
@@ -24,7 +25,7 @@ Value = TypeVar("Value")
 
 FIRST_PAUSE: Final = 0.0005  # seconds between looks at the row, growing to
 LONGEST_PAUSE: Final = 0.25
-_FIELDS: Final = (
+FIELDS: Final = (
     "id",
     "task",
     "queue",
@@ -74,6 +75,7 @@ class AsyncResult(Generic[Value]):
         self._ignored = ignored
         self._committed = committed
         self._finished: Job | None = None
+        self.known_parent: Any = None  # what a canvas has before it, as its caller knows it
 
     @property
     def task_id(self) -> str:
@@ -83,7 +85,7 @@ class AsyncResult(Generic[Value]):
     def row(self) -> Job | None:
         """The job's row as it stands now, None if there is none; a finished one is kept."""
         if self._finished is None:
-            found = Job.objects.only(*_FIELDS).filter(pk=self.id).first()
+            found = Job.objects.only(*FIELDS).filter(pk=self.id).first()
             if found is None or not found.is_finished:
                 return found
             self._finished = found
@@ -153,30 +155,44 @@ class AsyncResult(Generic[Value]):
             await asyncio.sleep(pause)
         return await sync_to_async(self._value_or_error)(propagate)
 
+    def committed_when(self, committed: Callable[[], bool] | None) -> None:
+        """`committed` tells whether what was sent with it has been committed."""
+        self._committed = committed
+        if self.known_parent is not None:
+            self.known_parent.committed_when(committed)
+
+    def raise_error_before(self) -> None:
+        """Raise the error of the first job before it, of those that its caller knows, that has failed."""
+        if self.known_parent is not None:
+            self.known_parent.raise_error_before()
+            self.known_parent.maybe_throw()
+
+    def maybe_throw(self, propagate: bool = True, callback: Any = None) -> None:
+        """Raise the job's error, if it has failed."""
+        row = self.row
+        if propagate and row is not None and row.state in states.PROPAGATE_STATES:
+            self.raise_error_before()
+            raise _outcome_of(row)
+
+    maybe_reraise = maybe_throw
+
     def _value_or_error(self, propagate: bool) -> Value:
         row = None if self._ignored else self.row
         if row is None:
             return None  # type: ignore[return-value]  # nothing is stored of an ignored result
         outcome = _outcome_of(row)
         if propagate and row.state in states.PROPAGATE_STATES:
+            self.raise_error_before()
             raise outcome
         return outcome  # type: ignore[no-any-return]
 
     def _pauses(self, timeout: float | None, interval: float | None, guarded: bool) -> Iterator[float]:
         """Seconds to sleep until the next look at the row; ends when the job has. Raises what `get` does."""
-        if guarded and current_job() and not _join_allowed.get():
-            raise RuntimeError(
-                "Never call result.get() within a task! It may wait for the process that it runs in; "
-                "see allow_join_result()."
-            )
+        check_join(guarded)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = interval or FIRST_PAUSE
         while not (self._ignored or self.ready()):
-            if self._committed is not None and not self._committed():
-                raise RuntimeError(
-                    f"Job {self.id} was sent inside a transaction that has not committed, so no worker can see it: "
-                    f"leave the atomic() block before get(). In a TestCase, call djtasks.testing.run_jobs() first."
-                )
+            self.raise_if_uncommitted()
             left = LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise exceptions.TimeoutError(f"Job {self.id} had not ended after {timeout} seconds.")
@@ -184,6 +200,29 @@ class AsyncResult(Generic[Value]):
             if interval is None:
                 # Slowly, so that what takes some milliseconds is not noticed many milliseconds late.
                 pause = min(pause * random.uniform(1.15, 1.35), LONGEST_PAUSE)
+
+    # For those who wait for several
+
+    def is_known(self) -> bool:
+        """Whether nothing more need be asked: its row was seen finished, or there will be none."""
+        return self._ignored or self._finished is not None
+
+    def keep(self, row: Job | None) -> None:
+        """Take the row of the finished job, which somebody else has read."""
+        self._finished = row
+
+    def raise_if_known(self) -> None:
+        """Raise the job's error if it is known to have failed."""
+        if self._finished is not None:
+            self._value_or_error(propagate=True)
+
+    def raise_if_uncommitted(self) -> None:
+        """Raise RuntimeError if the job waits for the commit of the caller's own transaction."""
+        if self._committed is not None and not self._committed():
+            raise RuntimeError(
+                f"Job {self.id} was sent inside a transaction that has not committed, so no worker can see it: "
+                f"leave the atomic() block before get(). In a TestCase, call djtasks.testing.run_jobs() first."
+            )
 
     def revoke(self, terminate: bool = False) -> None:
         """Cancel the job: it ends as REVOKED without a run, or is not repeated if it runs. Raises BrokerUnavailable."""
@@ -232,16 +271,21 @@ class AsyncResult(Generic[Value]):
         return row.finished_at if row else None
 
     @property
-    def parent(self) -> AsyncResult[Any] | None:
-        """The job that sent this one, if any."""
+    def parent(self) -> Any:
+        """What stands before it in its canvas (before a chord's body, its header), or the job that sent it."""
+        if self.known_parent is not None:
+            return self.known_parent
         row = self.row
         return AsyncResult(row.parent_id) if row and row.parent_id else None
 
+    @parent.setter
+    def parent(self, parent: Any) -> None:
+        self.known_parent = parent
+
     @property
-    def children(self) -> list[AsyncResult[Any]]:
-        """The jobs that this one sent, oldest first."""
-        rows = Job.objects.filter(parent_id=self.id).order_by("created_at", "id").values_list("id", flat=True)
-        return [AsyncResult(each) for each in rows]
+    def children(self) -> list[Any]:
+        """What this job sent, oldest first: jobs, and a GroupResult for each group."""
+        return children_of(self.id)
 
     def collect(self, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
         """Each job that came of this one, itself first, with its value: `(result, result.get(**options))`."""
@@ -261,6 +305,10 @@ class AsyncResult(Generic[Value]):
         parent = self.parent
         return [self.id, *(parent.as_list() if parent else ())]
 
+    def then(self, callback: Callable[[Any], object], on_error: Callable[[Any], object] | None = None) -> None:
+        """Celery's promise. Raises NotImplementedError: a callback that must not get lost is `link`."""
+        raise NotImplementedError("Use link= and link_error=, which outlive this process, or await aget().")
+
     def __str__(self) -> str:
         return self.id
 
@@ -276,73 +324,24 @@ class AsyncResult(Generic[Value]):
         return self.id == other if isinstance(other, str) else NotImplemented
 
 
-class EagerResult(AsyncResult[Value]):
-    """The outcome of a job that ran in the caller's process; nothing is stored."""
+def check_join(guarded: bool) -> None:
+    """Raise RuntimeError inside a task that has not allowed itself to wait for others."""
+    if guarded and current_job() and not _join_allowed.get():
+        raise RuntimeError(
+            "Never call result.get() within a task! It may wait for the process that it runs in; "
+            "see allow_join_result()."
+        )
 
-    def __init__(
-        self, id: str, value: Any, state: str, *, traceback: str | None = None, name: str | None = None
-    ) -> None:
-        super().__init__(id, name=name)
-        self._value = value
-        self._state = state
-        self._traceback = traceback
 
-    @property
-    def row(self) -> None:
-        return None
+def handle_on(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
+    """The handle on a job that was just sent."""
+    ignored = '"ignore_result":true' in message.options and not message.check
+    return AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
 
-    @property
-    def state(self) -> str:
-        return self._state
 
-    status = state
-
-    def ready(self) -> bool:
-        return True
-
-    @property
-    def result(self) -> Any:
-        return self._value
-
-    info = result
-
-    @property
-    def traceback(self) -> str | None:
-        return self._traceback
-
-    def get(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        interval: float | None = None,
-        disable_sync_subtasks: bool = True,
-    ) -> Value:
-        """The value at once; raises the exception that the job ended with, if `propagate`."""
-        if self._state in states.PROPAGATE_STATES and propagate:
-            if isinstance(self._value, BaseException):
-                raise self._value
-            raise RuntimeError(str(self._value))
-        return self._value  # type: ignore[no-any-return]
-
-    wait = get
-
-    @property
-    def parent(self) -> None:
-        return None
-
-    @property
-    def children(self) -> list[AsyncResult[Any]]:
-        """[]: what it sent ran at once, and nothing was stored."""
-        return []
-
-    def revoke(self, terminate: bool = False) -> None:
-        """It has ended already."""
-
-    def forget(self) -> None:
-        """Nothing was stored."""
-
-    def __repr__(self) -> str:
-        return f"<EagerResult: {self.id}>"
+def children_of(job_id: str) -> list[Any]:
+    """Set by `djtasks.result.group`, which knows groups."""
+    raise NotImplementedError
 
 
 def _outcome_of(row: Job) -> Any:

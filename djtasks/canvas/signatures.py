@@ -1,0 +1,387 @@
+"""The signature: a call of a task as data, with Celery's names and Celery's form as a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from djtasks import publish, registry
+from djtasks.conf import settings
+from djtasks.message import new_id
+from djtasks.result import AsyncResult, handle_on
+
+Some = TypeVar("Some", bound="Signature")
+Kind = TypeVar("Kind", bound="type[Signature]")
+
+
+class Signature(dict[str, Any]):
+    """A call of one task: its name, arguments and options; to be sent, called, stored as JSON, or composed.
+
+    `task` is a task, its name, or a dict that another signature was turned into. Other keywords are options of
+    `apply_async`.
+    """
+
+    TYPES: ClassVar[dict[str, type[Signature]]] = {}
+
+    def __init__(
+        self,
+        task: Any = None,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        subtask_type: str | None = None,
+        immutable: bool = False,
+        **more: Any,
+    ) -> None:
+        if isinstance(task, dict):
+            super().__init__(task)
+            self["args"], self["kwargs"] = tuple(task.get("args") or ()), dict(task.get("kwargs") or {})
+            self["options"] = with_links(task.get("options"))
+            self.setdefault("subtask_type", None)
+            self.setdefault("immutable", False)
+            return
+        super().__init__(
+            task=getattr(task, "name", task),
+            args=tuple(args or ()),
+            kwargs=dict(kwargs or {}),
+            options={**(options or {}), **more},
+            subtask_type=subtask_type,
+            immutable=immutable,
+        )
+
+    @classmethod
+    def register_type(cls, name: str) -> Callable[[Kind], Kind]:
+        """A class decorator: dicts whose `subtask_type` is `name` become signatures of that class."""
+
+        def register(kind: Kind) -> Kind:
+            cls.TYPES[name] = kind
+            return kind
+
+        return register
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Signature:
+        """The signature that `values` (a dict, or what came of its JSON) stands for, of the right class at every depth.
+
+        Raises TypeError for what is no signature.
+        """
+        if "task" not in values:
+            raise TypeError(f"This dict is no signature: it has no 'task': {values!r:.200}")
+        kind = Signature.TYPES.get(values.get("subtask_type") or "", Signature)
+        return kind._rebuilt(values)
+
+    @classmethod
+    def _rebuilt(cls, values: Mapping[str, Any]) -> Signature:
+        return Signature(dict(values))
+
+    # What it holds
+
+    @property
+    def task(self) -> str:
+        return str(self["task"])
+
+    @property
+    def name(self) -> str:
+        return self.task
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self["args"]  # type: ignore[no-any-return]
+
+    @args.setter
+    def args(self, args: Iterable[Any]) -> None:
+        self["args"] = tuple(args)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self["kwargs"]  # type: ignore[no-any-return]
+
+    @kwargs.setter
+    def kwargs(self, kwargs: Mapping[str, Any]) -> None:
+        self["kwargs"] = dict(kwargs)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self["options"]  # type: ignore[no-any-return]
+
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        self["options"] = dict(options)
+
+    @property
+    def subtask_type(self) -> str | None:
+        return self["subtask_type"]  # type: ignore[no-any-return]
+
+    @property
+    def immutable(self) -> bool:
+        """Whether it takes no more arguments, such as the result of what comes before it."""
+        return bool(self["immutable"])
+
+    @immutable.setter
+    def immutable(self, immutable: bool) -> None:
+        self["immutable"] = immutable
+
+    @property
+    def id(self) -> str | None:
+        """The id that `freeze` gave it."""
+        return self.options.get("task_id")
+
+    @id.setter
+    def id(self, task_id: str) -> None:
+        self.options["task_id"] = task_id
+
+    @property
+    def root_id(self) -> str | None:
+        return self.options.get("root_id")
+
+    @property
+    def parent_id(self) -> str | None:
+        return self.options.get("parent_id")
+
+    @property
+    def type(self) -> Any:
+        """The task. Raises NotRegistered if this process does not know it."""
+        return registry.get(self.task)
+
+    # Changing it
+
+    def clone(
+        self: Some, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Some:
+        """A copy, with `args` before its own, `kwargs` and `options` merged into its own."""
+        made = self._copy()
+        if not self.immutable:
+            made["args"] = (*(args or ()), *self.args)
+            made.kwargs.update(kwargs or {})
+        made.options.update(options)
+        return made
+
+    partial = clone
+
+    def _copy(self: Some) -> Some:
+        made = self.__class__.__new__(self.__class__)
+        dict.update(made, self)
+        made["kwargs"], made["options"] = dict(self.kwargs), dict(self.options)
+        for name in ("link", "link_error"):
+            if isinstance(self.options.get(name), list):
+                made.options[name] = list(self.options[name])
+        return made
+
+    def __copy__(self: Some) -> Some:
+        return self._copy()
+
+    def replace(
+        self: Some,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Some:
+        """A copy with other arguments or options in the place of its own."""
+        made = self.clone()
+        for name, value in (("args", args), ("kwargs", kwargs), ("options", options)):
+            if value is not None:
+                setattr(made, name, value)
+        return made
+
+    def set(self: Some, immutable: bool | None = None, **options: Any) -> Some:
+        """Set options of `apply_async`; returns this very signature."""
+        if immutable is not None:
+            self.set_immutable(immutable)
+        self.options.update(options)
+        return self
+
+    def set_immutable(self, immutable: bool) -> None:
+        self.immutable = immutable
+
+    def link(self, callback: Any) -> Any:
+        """Send `callback` with the result once this has succeeded. Returns `callback`."""
+        return self._append("link", callback)
+
+    def link_error(self, errback: Any) -> Any:
+        """Send `errback` once this has failed. Returns `errback`."""
+        return self._append("link_error", errback)
+
+    def on_error(self: Some, errback: Any) -> Some:
+        """`link_error` that returns this very signature."""
+        self.link_error(errback)
+        return self
+
+    def _append(self, name: str, callback: Any) -> Any:
+        callbacks = as_list(self.options.get(name))
+        if callback not in callbacks:
+            callbacks = [*callbacks, callback]
+        self.options[name] = callbacks
+        return callback
+
+    def flatten_links(self) -> list[Signature]:
+        """This and all that is linked to it, at any depth."""
+        links = [signature(each) for each in as_list(self.options.get("link"))]
+        return [self, *(found for link in links for found in link.flatten_links())]
+
+    # Running it
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the task here and now, `args` before its own."""
+        args, kwargs, _options = self._merged(args, kwargs, {})
+        return self.type(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it, with `args` before its own and `kwargs` merged into its own. Returns the handle on its result."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """`delay` with options; these go before its own. Raises as `Task.apply_async`."""
+        merged_args, merged_kwargs, merged = self._merged(args, kwargs, options)
+        task = self.type if settings.TASK_ALWAYS_EAGER else registry.find(self.task)
+        if task is not None:
+            return task.apply_async(merged_args, merged_kwargs, **merged)
+        message = publish.build(self.task, merged_args, merged_kwargs, merged)
+        return handle_on(message, publish.publish([message], using=merged.get("using")))
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """`delay`, awaitable."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """`apply_async`, awaitable."""
+        return await sync_to_async(self.apply_async)(args, kwargs, **options)
+
+    def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it here, with the same outcome as in a worker. Returns an EagerResult."""
+        merged_args, merged_kwargs, merged = self._merged(args, kwargs, options)
+        return self.type.apply(merged_args, merged_kwargs, **merged)
+
+    def _merged(
+        self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+        merged = {**self.options, **{name: value for name, value in options.items() if value is not None}}
+        if self.immutable:
+            return self.args, self.kwargs, merged
+        return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, merged
+
+    def freeze(self, _id: str | None = None, **places: Any) -> Any:
+        """Give it the id that its job will have (`_id`, or a new one; the one that it has stays).
+
+        Returns the handle on its result. Of `places`, `root_id` and `parent_id` are kept; Celery's others
+        (`group_id`, `chord`, `group_index`) are of no effect: a group gives them when it is sent.
+        """
+        self.options.setdefault("task_id", _id or new_id())
+        self.options.update({name: places[name] for name in ("root_id", "parent_id") if places.get(name)})
+        return self.AsyncResult(self.options["task_id"])
+
+    def frozen(self) -> Any:
+        """`freeze` of a normal form that is about to be sent; ids that a caller has given are marked as such."""
+        for task in self.single_tasks():
+            if "task_id" in task.options:
+                task.options["own_id"] = True
+        return self.freeze()
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
+        """The handle on a job of this task."""
+        return AsyncResult(task_id, name=self.task)
+
+    # Its normal form: see `djtasks.canvas.primitives`
+
+    def normal(self) -> Signature:
+        """A copy in normal form."""
+        return self.clone()
+
+    def last(self) -> Signature:
+        """Of a normal form: the single task whose result is that of the whole."""
+        return self
+
+    def end(self) -> Signature:
+        """Of a normal form: the single task, or the group, with which it ends."""
+        return self
+
+    def entries(self) -> list[Signature]:
+        """Of a normal form: the single tasks that come first."""
+        return [self]
+
+    def single_tasks(self) -> Iterator[Signature]:
+        """Of a normal form: all its single tasks."""
+        yield self
+
+    def __or__(self, other: Any) -> Any:
+        """`a | b`: first a, then b with its result."""
+        if not isinstance(other, Signature):
+            return NotImplemented
+        empty: Any = self.TYPES["chain"]
+        return empty.empty() | self | other
+
+    def __ior__(self, other: Any) -> Any:
+        return self.__or__(other)
+
+    def __invert__(self) -> Any:
+        """Send it and wait for its result, as in Celery."""
+        return self.apply_async().get()
+
+    def __reduce__(self) -> Any:
+        return signature, (dict(self),)
+
+    def __deepcopy__(self: Some, memo: dict[int, Any]) -> Some:
+        made = self.clone()
+        memo[id(self)] = made
+        return made
+
+    def __repr__(self) -> str:
+        return self.reprcall()
+
+    def reprcall(self, *args: Any, **kwargs: Any) -> str:
+        """How the call reads: `shop.tasks.add(2, 2)`; `args` and `kwargs` as if they were given."""
+        texts = [repr(each) for each in (*args, *self.args)]
+        texts += [f"{name}={value!r}" for name, value in {**self.kwargs, **kwargs}.items()]
+        return f"{self.task}({', '.join(texts)})"
+
+
+def signature(varies: Any, *args: Any, **kwargs: Any) -> Any:
+    """A signature: of a task or its name, with args, kwargs, options as `Signature`; or of a dict (a copy).
+
+    Raises TypeError for a dict that is no signature.
+    """
+    if isinstance(varies, Signature):
+        return varies.clone()
+    if isinstance(varies, Mapping):
+        return Signature.from_dict(varies)
+    return Signature(varies, *args, **kwargs)
+
+
+subtask = signature
+
+
+def maybe_signature(value: Any) -> Any:
+    """A signature of a dict; a signature itself, and None, as they are; of a task, its signature without arguments."""
+    if value is None or isinstance(value, Signature):
+        return value
+    return signature(value)
+
+
+def with_links(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options whose links, if they came from JSON, are signatures again."""
+    made = dict(options or {})
+    for name in ("link", "link_error"):
+        if name in made:
+            made[name] = [maybe_signature(each) for each in as_list(made[name])]
+    return made
+
+
+def as_list(value: Any) -> list[Any]:
+    """None as [], one signature as a list of it, several as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def short_names(first: str, text: str) -> str:
+    """`text` with the module of the task `first` left out where it comes again."""
+    prefix = first.rpartition(".")[0]
+    if not prefix:
+        return text
+    head, found, rest = text.partition(f"{prefix}.")
+    return head + found + rest.replace(f"{prefix}.", "")

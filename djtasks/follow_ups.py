@@ -1,0 +1,270 @@
+"""What comes after an outcome: links, the rest of a chain, error callbacks, the count in a group.
+
+It is made ready here, where user code may run (routers, signals, the look at an error callback's
+parameters); the ledger then stores and sends it in the transaction of the outcome.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from djtasks import encoding, publish, registry, states
+from djtasks.canvas.primitives import single
+from djtasks.canvas.signatures import as_list, signature
+from djtasks.exceptions import ChordError, MalformedMessage
+from djtasks.message import Delivery, Message, Outcome
+from djtasks.models import Job, JobGroup
+from djtasks.plan import Given, Plan, single_tasks
+from djtasks.publish import Place
+from djtasks.request import Request, request_of
+from djtasks.result import exception_of
+
+logger = logging.getLogger("djtasks.follow_ups")
+
+MOST_MEMBERS: Final = 1_000_000  # of a group when it is sent; those that are added later have places beyond
+FAILED: Final = (states.FAILURE, states.REVOKED)
+
+
+def complete(
+    outcome: Outcome,
+    options: Mapping[str, Any],
+    *,
+    result: str | None = None,
+    sig: Any = None,
+    added: Sequence[Any] = (),
+) -> Outcome:
+    """`outcome` with all that follows from it. Raises what routers, or signatures that are none, do.
+
+    `options` are those of its message, `result` the value as it is stored, `sig` what replaces the job, `added` what
+    it adds to its chord.
+    """
+    message = outcome.delivery.message
+    if outcome.state not in states.SETTLED or (not options and message.group_id is None and sig is None):
+        return outcome
+    if outcome.state == states.REPLACED:
+        return _sent(outcome, _replacement(message, options, sig))
+    outcome = ended(outcome, options)
+    if outcome.state == states.SUCCESS:
+        plan = _next(message, options, result or "null")
+        if added:
+            outcome = replace(outcome, grows=(message.group_id or "", len(added)))
+            _add_members(plan, message, options, added)
+        return _sent(outcome, plan)
+    if outcome.state in FAILED:
+        return _sent(outcome, _errbacks(message, options))
+    return outcome
+
+
+def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome:
+    """`outcome` with what ends with it: the count in its group, the jobs after it that cannot run any more."""
+    message = outcome.delivery.message
+    options = options_of(message) if options is None else options
+    rest = options.get("chain") or ()
+    if outcome.state == states.SUCCESS:
+        is_last = not rest
+        stands_for = tuple(options.get("stands_for") or ())
+        return replace(outcome, counts=message.group_id if is_last else None, stands_for=stands_for)
+    return replace(
+        outcome,
+        counts=message.group_id,
+        stands_for=tuple(options.get("stands_for") or ()),
+        also=tuple(_without_run(outcome, each) for sig in rest for each in single_tasks(sig)),
+    )
+
+
+def options_of(message: Message) -> dict[str, Any]:
+    """The options that travel with a message; {} if nobody can read them."""
+    try:
+        options = encoding.decode(message.options, fetch=False)
+    except MalformedMessage:
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def _sent(outcome: Outcome, plan: Plan) -> Outcome:
+    messages = publish.announced(plan.messages)
+    groups = [replace(each, body=tuple(publish.announced(each.body))) for each in plan.groups]
+    publish.told(messages)
+    return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
+
+
+def _without_run(outcome: Outcome, sig: Mapping[str, Any]) -> Outcome:
+    """A later job of the chain, which ends as the one before it has."""
+    message = outcome.delivery.message
+    options = sig.get("options") or {}
+    later = Message(
+        id=options.get("task_id", ""),
+        task=sig["task"],
+        parent_id=message.id,
+        root_id=message.root_id or message.id,
+        group_id=message.group_id,
+    )
+    return replace(
+        outcome,
+        delivery=Delivery(later, outcome.delivery.worker, 0),
+        seconds=None,
+        result=None,
+        counts=None,
+        follow_ups=(),
+        stands_for=tuple(options.get("stands_for") or ()),
+    )
+
+
+# What is sent
+
+
+def visible_id(message: Message, options: Mapping[str, Any]) -> str:
+    """The id by which callers know a job: of one that stands for another, that one's."""
+    return str((options.get("stands_for") or (message.id,))[0])
+
+
+def _next(message: Message, options: Mapping[str, Any], result: str) -> Plan:
+    plan = Plan()
+    given = Given(result=result)
+    below = Place(root_id=message.root_id or message.id, parent_id=visible_id(message, options))
+    for callback in options.get("link") or ():
+        sig = signature(callback).normal()
+        sig.frozen()
+        plan.add(sig, given, below)
+    if rest := options.get("chain"):
+        plan.add(rest[0], given, _place_of(message, options, below, rest[1:]))
+    return plan
+
+
+def _add_members(plan: Plan, message: Message, options: Mapping[str, Any], added: Sequence[Any]) -> None:
+    """What a job adds to its chord: members with places after all those that were there at first."""
+    below = Place(root_id=message.root_id or message.id, parent_id=visible_id(message, options))
+    place = _place_of(message, options, below, ())
+    for number, tree in enumerate(added):
+        plan.add(tree, Given(), replace(place, index=(place.index + 1) * MOST_MEMBERS + number, nesting=0))
+
+
+def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: Iterable[Any]) -> Place:
+    """The place of what takes over from a job: in its group, before what follows it."""
+    return replace(
+        below,
+        chain=tuple(rest),
+        group_id=message.group_id,
+        index=options.get("index", 0),
+        keeps=bool(options.get("keeps")),
+        nesting=options.get("nesting", 0),
+    )
+
+
+def _replacement(message: Message, options: Mapping[str, Any], sig: Any) -> Plan:
+    tree = single(sig)
+    last = tree.last()
+    for callback in options.get("link") or ():
+        last.link(callback)
+    for errback in options.get("link_error") or ():
+        for task in tree.single_tasks():
+            if errback not in as_list(task.options.get("link_error")):
+                task.link_error(errback)
+    last.options["stands_for"] = [*(options.get("stands_for") or ()), message.id]
+    tree.frozen()
+    plan = Plan()
+    below = Place(root_id=message.root_id or message.id, parent_id=message.parent_id)
+    place = _place_of(message, options, below, options.get("chain") or ())
+    plan.add(tree, Given(), replace(place, nesting=place.nesting + 1))
+    return plan
+
+
+def _errbacks(message: Message, options: Mapping[str, Any]) -> Plan:
+    plan = Plan()
+    job_id = visible_id(message, options)
+    place = Place(root_id=message.root_id or message.id, parent_id=job_id)
+    for errback in options.get("link_error") or ():
+        sig = signature(errback).normal()
+        if sig.immutable or not takes_request(sig):
+            given = Given(args=(job_id,))
+        else:
+            sig.last().options["failed"] = message.id
+            given = Given()
+        sig.frozen()
+        plan.add(sig, given, place)
+    return plan
+
+
+def takes_request(sig: Any) -> bool:
+    """Whether an error callback is called `(request, exc, traceback, *own)`, and not `(request_id, *own)`.
+
+    Told apart by its parameters, as in Celery: what can take more than the id gets all three.
+    """
+    task = registry.find(sig.task)
+    if task is None:
+        return False
+    parameters = inspect.signature(task.run)
+    try:
+        parameters.bind(None, None, None, *sig.args, **sig.kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+# What a job finds when it starts
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How a member of a group ended. `index` is its place; -1 of a job that was not its last."""
+
+    id: str
+    index: int
+    state: str
+    result: str | None
+    error: str = ""
+
+
+def header_results(group_id: str) -> list[Any]:
+    """The results of a chord's header, in order. Raises ChordError if a member has failed, or its result is gone."""
+    rows = Job.objects.filter(group_id=group_id).order_by("finished_at")
+    members = [
+        Member(pk, _index_in(options), state, result, f"{kind}({text!r})")
+        for pk, options, state, result, kind, text in rows.values_list(
+            "pk", "options", "state", "result", "exception", "exception_message"
+        )
+    ]
+    size = JobGroup.objects.filter(pk=group_id).values_list("size", flat=True).first()
+    return in_order(members, size or 0)
+
+
+def _index_in(options: str) -> int:
+    values = json.loads(options)
+    return -1 if "chain" in values else int(values.get("index", -1))
+
+
+def in_order(members: Sequence[Member], size: int) -> list[Any]:
+    """The results of the members of a group that has ended, by their place. Raises ChordError."""
+    for each in members:
+        if each.state in FAILED:
+            raise ChordError(f"Dependency {each.id} raised {each.error}")
+    found = {each.index: each for each in members if each.index >= 0 and each.state in states.FINISHED}
+    if len(found) < size:
+        raise ChordError(f"{size - len(found)} of the header's {size} results are gone.")
+    return [encoding.decode(each.result) if each.result else None for _index, each in sorted(found.items())]
+
+
+def failed_job(job_id: str) -> tuple[Request, BaseException, str]:
+    """What an error callback of the newer style is called with. Raises ChordError if the job's row is gone."""
+    row = Job.objects.filter(pk=job_id).first()
+    if row is None:
+        raise ChordError(f"The job {job_id} that failed is gone.")
+    args, kwargs = encoding.decode_arguments(row.args, row.kwargs, fetch=False)
+    message = Message(
+        id=row.pk, task=row.task, root_id=row.root_id, parent_id=row.parent_id, group_id=row.group_id,
+        retries=row.retries, queue=row.queue, priority=row.priority, options=row.options,
+    )  # fmt: skip
+    request = request_of(message, id=visible_id(message, options_of(message)), args=args, kwargs=kwargs)
+    return request, exception_of(row), row.traceback or ""
+
+
+class Stored:
+    """What is stored of a workflow, for the jobs in it."""
+
+    header_results = staticmethod(header_results)
+    failed_job = staticmethod(failed_job)

@@ -1,0 +1,16 @@
+"""What the caller holds: handles on jobs and on groups of them."""
+
+from djtasks.result.eager import EagerResult
+from djtasks.result.group import GroupResult, ResultSet, result_from_tuple
+from djtasks.result.job import AsyncResult, allow_join_result, exception_of, handle_on
+
+__all__ = [
+    "AsyncResult",
+    "EagerResult",
+    "GroupResult",
+    "ResultSet",
+    "allow_join_result",
+    "exception_of",
+    "handle_on",
+    "result_from_tuple",
+]

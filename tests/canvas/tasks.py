@@ -1,0 +1,177 @@
+"""Tasks of the canvas tests: pure ones, ones that replace themselves, ones that say what they were called with."""
+
+from djtasks import chain, group, shared_task, signature
+from djtasks.exceptions import Ignore
+from tests.tasks import note
+
+
+class Expected(Exception):
+    """What tasks here fail with."""
+
+
+@shared_task
+def add(x, y):
+    return x + y
+
+
+@shared_task
+def mul(x, y):
+    return x * y
+
+
+@shared_task
+def identity(x):
+    return x
+
+
+@shared_task
+def total(numbers):
+    return sum(numbers)
+
+
+@shared_task
+def fail(*args):
+    raise Expected("it was to fail", *args)
+
+
+@shared_task
+def echo(path, line):
+    note(path, line)
+    return line
+
+
+@shared_task
+def echo_value(value, path):
+    note(path, value)
+
+
+@shared_task(bind=True)
+def ids(self, i):
+    return self.request.root_id, self.request.parent_id, i
+
+
+@shared_task(bind=True)
+def collect_ids(self, results, i):
+    return results, (self.request.root_id, self.request.parent_id, i)
+
+
+@shared_task(bind=True)
+def place(self, *args):
+    request = self.request
+    return [
+        request.id,
+        request.delivery_info["priority"],
+        request.delivery_info["routing_key"],
+        request.eta is not None,
+    ]
+
+
+@shared_task(bind=True)
+def add_replaced(self, x, y):
+    raise self.replace(add.s(x, y))
+
+
+@shared_task(bind=True)
+def add_returned(self, x, y):
+    return self.replace(add.s(x, y))
+
+
+@shared_task(bind=True)
+def replaced_by_chain(self, *args):
+    return self.replace(chain(identity.s(*args), identity.s()))
+
+
+@shared_task(bind=True)
+def replaced_by_group(self, numbers, value):
+    raise self.replace(group(add.s(number, value) for number in numbers))
+
+
+@shared_task(bind=True)
+def replaced_twice(self, x):
+    raise self.replace(add_replaced.s(x, 1) | add_replaced.s(1))
+
+
+@shared_task(bind=True)
+def replaced_by_failure(self):
+    raise self.replace(identity.si(1) | fail.s())
+
+
+@shared_task(bind=True)
+def replaced_by_nothing(self, *args):
+    return self.replace(chain())
+
+
+@shared_task(bind=True)
+def nesting(self, left):
+    if left:
+        raise self.replace(nesting.s(left - 1))
+    return self.request.replaced_task_nesting
+
+
+@shared_task(bind=True)
+def own_id_after_replacement(self, first=True):
+    if first:
+        raise self.replace(own_id_after_replacement.si(False))
+    return self.request.id
+
+
+@shared_task(bind=True)
+def adds_to_chord(self, numbers, value):
+    for number in numbers:
+        self.add_to_chord(add.s(number, value))
+    return 0
+
+
+@shared_task(bind=True)
+def adds_a_chord_to_chord(self, numbers, value):
+    self.add_to_chord(group(add.s(number, value) for number in numbers) | total.s())
+    return 0
+
+
+@shared_task(bind=True, max_retries=5)
+def retried_once(self, x):
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return x
+
+
+@shared_task
+def ignores():
+    raise Ignore()
+
+
+@shared_task(ignore_result=True)
+def unkept(x):
+    return x
+
+
+@shared_task
+def errback_of_id(request_id, path=None):
+    note(path, f"id {request_id}")
+
+
+@shared_task
+def errback_of_request(request, exc, traceback, path=None):
+    note(path, f"request {request.id} {type(exc).__name__} {'Traceback' in traceback}")
+
+
+@shared_task(bind=True)
+def retried_errback(self, request_id, path=None):
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    note(path, f"retried {request_id}")
+
+
+@shared_task
+def starts_a_chain():
+    return (add.s(1, 2) | add.s(3)).apply_async()
+
+
+@shared_task
+def gives_signature():
+    return group(add.s(1, 2), add.s(3, 4)) | total.s()
+
+
+@shared_task(bind=True)
+def runs_signature(self, sig):
+    raise self.replace(signature(sig))

@@ -1,0 +1,239 @@
+"""What the handles on canvas tell, wait for and raise."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections, transaction
+
+from djtasks import ResultSet, chain, chord, exceptions, group
+from djtasks.canvas import primitives
+from djtasks.models import Job, JobGroup
+from djtasks.result import AsyncResult, EagerResult, GroupResult, result_from_tuple
+from djtasks.testing import eager, run_jobs
+from tests.canvas.tasks import Expected, add, echo, fail, identity, starts_a_chain, total, unkept
+from tests.canvas.ways import run_here, run_queued
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
+
+
+def test_a_group_result_counts_and_waits(database):
+    result = group(add.s(i, i) for i in range(4)).apply_async()
+    assert (result.ready(), result.waiting(), result.completed_count(), len(result)) == (False, True, 0, 4)
+    with pytest.raises(exceptions.TimeoutError, match=r"4 of 4 had not ended in 0\.05 seconds"):
+        result.get(timeout=0.05)
+    run_jobs()
+    assert (result.ready(), result.successful(), result.failed(), result.completed_count()) == (True, True, False, 4)
+    assert result.get() == result.join() == result.join_native() == [each.get() for each in result] == [0, 2, 4, 6]
+    assert result[1].get() == 2
+    assert [str(result), hash(result)] == [result.id, hash(result.id)]
+    assert result == result.id
+
+
+def test_waiting_for_many_costs_few_queries(database, django_assert_max_num_queries):
+    result = run_queued(group(identity.s(i) for i in range(300)))
+    with django_assert_max_num_queries(4, connection=connections[database]):
+        assert result.get() == list(range(300))
+
+
+def test_a_callback_gets_each_value(database):
+    result = run_queued(group(identity.s(i) for i in range(3)))
+    seen = []
+    assert result.join(callback=lambda job_id, value: seen.append((job_id, value))) == []
+    assert seen == [(each.id, number) for number, each in enumerate(result)]
+    assert sorted(value for _job_id, value in result.iterate()) == [0, 1, 2]
+
+
+def test_the_first_error_is_raised_without_waiting_for_the_rest(database):
+    result = group(fail.s(), identity.s(1).set(countdown=3600)).apply_async()
+    run_jobs()
+    with pytest.raises(Expected):
+        result.get(timeout=5)
+    assert (result.failed(), result.ready()) == (True, False)
+
+
+def test_without_propagating_errors_are_values(database):
+    values = run_queued(group(fail.s(), identity.s(1))).get(propagate=False)
+    assert [type(values[0]), values[1]] == [Expected, 1]
+
+
+def test_a_group_is_saved_and_restored(database):
+    result = run_queued(chain(identity.s(1), group(add.s(1), add.s(2))))
+    result.save()
+    restored = GroupResult.restore(result.id)
+    assert restored == result
+    assert (restored.get(), restored.parent.get()) == ([2, 3], 1)
+    result.delete()
+    assert GroupResult.restore(result.id).get() == [2, 3]  # by the rows of its members
+    assert GroupResult.restore("nobody-knows-it") is None
+
+
+def test_an_empty_group_is_saved_and_restored(database):
+    result = group([]).apply_async()
+    result.save()
+    assert (GroupResult.restore(result.id).results, result.get(), result.ready()) == ([], [], True)
+
+
+def test_results_travel_as_tuples(database):
+    result = run_queued(identity.s(1) | group(add.s(1), add.s(2)) | total.s())
+    rebuilt = result_from_tuple(result.as_tuple())
+    assert rebuilt == result
+    assert [rebuilt.get(), rebuilt.parent.get(), rebuilt.parent.parent.get()] == [5, [2, 3], 1]
+    assert result_from_tuple(result) is result
+    assert result_from_tuple(result.id) == result
+    assert result.as_list()[0] == result.id
+
+
+def test_a_task_that_returns_a_result_gives_its_tuple(database):
+    inner = result_from_tuple(run_queued(starts_a_chain.s()).get(timeout=1))
+    assert (inner.get(timeout=1), inner.parent.get(timeout=1)) == (6, 3)
+
+
+def test_children_are_what_a_job_sent(database):
+    result = run_queued(identity.s(1) | group(add.s(1), add.s(2)) | total.s())
+    first = result.parent.parent
+    (children,) = first.children
+    assert isinstance(children, GroupResult)
+    assert set(children.results) == set(result.parent.results)
+    last = next(each for each in result.parent if each.children)
+    assert last.children == [result]
+    linked = run_queued(add.s(1, 1).set(link=add.s(2)))
+    assert [each.get() for each in linked.children] == [4]
+    assert [value for _each, value in linked.collect()] == [2, 4]
+
+
+def test_forgetting_and_revoking_hold_for_all_members(database):
+    result = run_queued(group(identity.s(1), identity.s(2)))
+    result.forget()
+    assert not Job.objects.exists()
+    waiting = group(identity.s(1), identity.s(2)).apply_async()
+    waiting.revoke()
+    run_jobs()
+    assert [each.state for each in waiting] == ["REVOKED", "REVOKED"]
+
+
+def test_a_result_set_takes_any_results(database):
+    results = ResultSet([add.delay(1, 1), add.delay(2, 2)])
+    results.add(group(add.s(3, 3)).apply_async())
+    results.add(results[0])
+    run_jobs()
+    assert results.get(timeout=1) == [2, 4, [6]]
+    results.discard(results[2])
+    assert (len(results), results.ready(), bool(ResultSet())) == (2, True, True)
+    with pytest.raises(KeyError):
+        results.remove("nobody")
+
+
+def test_errors_come_as_their_own_class_with_the_remote_traceback(database):
+    result = run_queued(chord([fail.s(7)], identity.s()))
+    with pytest.raises(Expected) as caught:
+        result.get(timeout=1)
+    assert caught.value.args == ("it was to fail", 7)
+    assert "in fail" in "".join(caught.value.__notes__)
+    assert type(result.result) is exceptions.ChordError
+    with pytest.raises(exceptions.ChordError, match=f"Dependency {result.parent[0].id} raised .*Expected"):
+        AsyncResult(result.id).get()
+
+
+def test_of_ignored_results_get_gives_none(database):
+    result = unkept.delay(1)
+    run_jobs()
+    assert (result.get(timeout=1), result.state) == (None, "PENDING")
+    assert run_queued(group(unkept.s(1), unkept.s(2))).get(timeout=1) == [None, None]
+
+
+def test_results_can_be_awaited(database, start_worker):
+    async def compose():
+        result = await chain(add.s(1, 1), add.s(2)).aapply_async()
+        grouped = await group(add.s(1, 1), add.s(2, 2)).adelay()
+        try:
+            return await result.aget(timeout=20), await grouped.aget(timeout=20)
+        finally:
+            await sync_to_async(connections.close_all)()  # of the thread that asked the database
+
+    start_worker("-c", "1")
+    assert asyncio.run(compose()) == (4, [2, 4])
+
+
+def test_eager_results_have_the_same_shape(database):
+    result = run_here(identity.s(1) | group(add.s(1), add.s(2)) | total.s())
+    assert (type(result), result.get(), result.parent.get(), result.parent.parent.get()) == (EagerResult, 5, [2, 3], 1)
+    assert (result.state, result.ready(), asyncio.run(result.aget())) == ("SUCCESS", True, 5)
+
+
+def test_eager_mode_runs_canvas_at_once(database):
+    with eager():
+        result = (add.s(1, 1) | group(add.s(1), add.s(2)) | total.s()).delay()
+        assert (type(result), result.get()) == (EagerResult, 7)
+        assert group(add.s(1, 1), add.s(2, 2)).delay().get() == [2, 4]
+        with pytest.raises(Expected):
+            (add.s(1, 1) | fail.s()).delay()
+        assert add.apply_async((1, 1), link=add.s(1)).get() == 2
+    with eager(propagates=False):
+        failed = (add.s(1, 1) | fail.s() | add.s(1)).delay()
+        assert (failed.state, failed.parent.state) == ("FAILURE", "FAILURE")
+    assert not Job.objects.exists()
+
+
+# Transactions
+
+
+def test_a_canvas_is_part_of_the_transaction(database):
+    class Undone(Exception):
+        pass
+
+    with suppress(Undone), transaction.atomic(using=database):
+        (group(add.s(1, 1), add.s(2, 2)) | total.s()).delay()
+        raise Undone
+    assert (run_jobs(), JobGroup.objects.count()) == (0, 0)
+    with transaction.atomic(using=database):
+        result = (group(add.s(1, 1), add.s(2, 2)) | total.s()).delay()
+        with pytest.raises(RuntimeError, match="inside a transaction that has not committed"):
+            result.get(timeout=1)
+        with pytest.raises(RuntimeError, match="inside a transaction that has not committed"):
+            result.parent.get(timeout=1)
+    run_jobs()
+    assert result.get(timeout=1) == 6
+
+
+def test_a_canvas_waits_for_the_transactions_of_other_databases(database):
+    other = "mariadb"
+    if other not in connections.settings:
+        pytest.skip("no MariaDB")
+    with transaction.atomic(using=other):
+        result = (group(add.s(1, 1), add.s(2, 2)) | total.s()).delay()
+        assert (run_jobs(on_commit=False), JobGroup.objects.count()) == (0, 0)
+    run_jobs()
+    assert result.get(timeout=1) == 6
+
+
+# Headers that are sent as they come
+
+
+def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(primitives, "SLOW", 0.0)
+    path = tmp_path / "notes"
+
+    def header():
+        for number in range(3):
+            yield echo.si(str(path), number)
+            if number:
+                wait_until(lambda done=number - 1: path.exists() and f"{done}\n" in path.read_text())
+
+    start_worker("-c", "1")
+    result = chord(header(), total.s()).apply_async()
+    assert (result.get(timeout=20), len(result.parent)) == (3, 3)
+
+
+def test_a_header_of_a_generator_can_be_sent_again(database):
+    sig = chord((add.s(i, i) for i in range(5)), total.s())
+    assert [run_queued(sig).get(timeout=1), run_queued(sig).get(timeout=1)] == [20, 20]
+    assert chord(add.s(i, i) for i in range(3))(total.s()).parent is not None
+
+
+def test_a_group_of_ten_thousand_is_sent_in_bulk(database):
+    sig = group(identity.s(i) for i in range(10_000)) | total.s()
+    result = sig.delay()
+    assert (len(result.parent), JobGroup.objects.get().remaining) == (10_000, 10_000)
