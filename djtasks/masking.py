@@ -9,10 +9,13 @@ import inspect
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from djtasks.conf import settings
+
+if TYPE_CHECKING:
+    from djtasks.task import Task
 
 MASK: Final = "********"
 DEEPEST: Final = 50  # levels that are searched; what lies below is masked unseen
@@ -61,6 +64,15 @@ def masked_arguments(
     ]
     hidden = {name: MASK if name in sensitive else value for name, value in kwargs.items()}
     return positional, masked(hidden)
+
+
+def masked_call(
+    task: Task[Any, Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """A job's arguments, masked as its task says; None: nobody here knows the task."""
+    if task is None:
+        return masked_arguments(args, kwargs)
+    return masked_arguments(args, kwargs, task.parameters, task.sensitive_arguments)
 
 
 def positional_names(count: int, signature: inspect.Signature | None) -> list[str | None]:

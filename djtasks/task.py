@@ -118,6 +118,11 @@ class Task(Generic[P, R]):
         finally:
             running.reset(token)
 
+    @property
+    def parameters(self) -> inspect.Signature:
+        """What it may be called with. (`signature` is the canvas's.)"""
+        return self._signature
+
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +14,7 @@ from djtasks import encoding, registry
 from djtasks.admin.listing import worker_names
 from djtasks.admin.presentation import LOOKS, NOTHING, duration, exact_and_age, pill, pretty, run_time, shortened
 from djtasks.exceptions import MalformedMessage
-from djtasks.masking import masked, masked_arguments, masked_text, positional_names
+from djtasks.masking import masked, masked_call, masked_text, positional_names
 from djtasks.models import Job
 
 MOST_RELATIVES: Final = 50  # children that are shown
@@ -83,20 +82,11 @@ def private(job: Job) -> Private:
 
 def _arguments(job: Job) -> list[Argument]:
     args, kwargs = job.arguments()
-    signature = _signature(job.task)
-    names = positional_names(len(args), signature)
     task = registry.find(job.task)
-    args, kwargs = masked_arguments(args, kwargs, signature, task.sensitive_arguments if task else ())
+    names = positional_names(len(args), task.parameters if task else None)
+    args, kwargs = masked_call(task, args, kwargs)
     positional = [Argument(name or "", pretty(value)) for name, value in zip(names, args, strict=True)]
     return [*positional, *(Argument(name, pretty(value)) for name, value in kwargs.items())]
-
-
-def _signature(name: str) -> inspect.Signature | None:
-    task = registry.find(name)
-    try:
-        return inspect.signature(task.run) if task else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _readable(text: str | None, empty: str | None = None) -> str:

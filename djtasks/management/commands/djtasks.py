@@ -6,7 +6,6 @@ A further subcommand is a method `_add_<name>`, which describes it and names the
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from djtasks import encoding, registry
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, MalformedMessage
-from djtasks.masking import MASK, masked_arguments, masked_text
+from djtasks.masking import MASK, masked_call, masked_text
 from djtasks.message import Delivery, Message
 
 EXAMPLES: Final = """
@@ -188,16 +187,7 @@ def _arguments(message: Message) -> tuple[Any, Any]:
         args, kwargs = encoding.decode_arguments(message.args, message.kwargs, fetch=False)
     except MalformedMessage:
         return masked_text(message.args), masked_text(message.kwargs)
-    task = registry.find(message.task)
-    return masked_arguments(args, kwargs, _signature(message.task), task.sensitive_arguments if task else ())
-
-
-def _signature(name: str) -> inspect.Signature | None:
-    task = registry.find(name)
-    try:
-        return inspect.signature(task.run) if task else None
-    except (TypeError, ValueError):
-        return None
+    return masked_call(registry.find(message.task), args, kwargs)
 
 
 def _plain(value: Any) -> Any:
