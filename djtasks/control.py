@@ -14,7 +14,7 @@ def revoke(ids: str | Iterable[str]) -> int:
 
     Raises BrokerUnavailable.
     """
-    return get_broker().cancel(_as_ids(ids))
+    return publish.revoke(_as_ids(ids))
 
 
 def retry(ids: str | Iterable[str]) -> int:

@@ -129,12 +129,13 @@ def resend(ids: Sequence[str]) -> int:
     rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
     messages: list[Message] = []
     for row in rows:
+        message = Message(id=row.pk, task="")
         try:
             found = [replace(each, check=True) for each in Message.several_from_json(row.message)]
             check_sizes(found)
             messages += found
         except (MalformedMessage, MessageTooLarge) as error:
-            _bury(row, error)
+            _bury(message, error)
     if messages:
         get_broker().enqueue(messages)
         logger.info("%d message(s) of the outbox were sent", len(messages))
@@ -207,11 +208,11 @@ def _delete(ids: Sequence[str]) -> None:
     Outbox.objects.filter(pk__in=ids).delete()
 
 
-def _bury(row: Outbox, error: Exception) -> None:
+def _bury(message: Message, error: Exception) -> None:
     """A message that cannot be sent becomes a job that has failed, so that somebody sees it."""
-    logger.error("The message %s in the outbox cannot be sent: %s", row.pk, error)
+    logger.error("The message %s in the outbox cannot be sent: %s", message.id, error)
     failure = Failure(f"{type(error).__module__}.{type(error).__qualname__}", str(error))
-    delivery = Delivery(Message(id=row.pk, task=""), "", 0)
+    delivery = Delivery(message, "", 0)
     Job.objects.all().store([Outcome(delivery=delivery, state=states.FAILURE, failure=failure)])
 
 

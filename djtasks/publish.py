@@ -268,6 +268,19 @@ def again(ids: Sequence[str]) -> int:
     return len(jobs)
 
 
+def revoke(ids: Sequence[str]) -> int:
+    """Cancel jobs. Returns how many had not ended. Raises BrokerUnavailable."""
+    broker = get_broker()
+    count = broker.cancel(ids)
+    if broker.transactional:
+        return count
+    # What waits by its row stays revoked, should the broker have lost its memory or lose it before the job has ended.
+    waiting = Job.objects.waiting().filter(pk__in=ids)
+    count += waiting.exclude(pk__in=broker.known(ids)).count()
+    waiting.update(revoked=True)
+    return count
+
+
 def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
     """`eta`, `countdown` and `expires` of a call as the fields of a message."""
     eta, countdown, expires = options.get("eta"), options.get("countdown"), options.get("expires")

@@ -14,8 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from djtasks import encoding, exceptions, states
-from djtasks.brokers import get_broker
+from djtasks import encoding, exceptions, publish, states
 from djtasks.exceptions import TaskRevokedError
 from djtasks.message import Message
 from djtasks.models import Job
@@ -228,7 +227,7 @@ class AsyncResult(Generic[Value]):
         """Cancel the job: it ends as REVOKED without a run, or is not repeated if it runs. Raises BrokerUnavailable."""
         if terminate:
             raise NotImplementedError("Ending a run that has begun needs worker commands, which djtasks lacks yet.")
-        get_broker().cancel([self.id])
+        publish.revoke([self.id])
 
     def forget(self) -> None:
         """Delete the finished job's row; a job that has not ended stays."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Q
 
 import djtasks
@@ -41,6 +41,7 @@ PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 RESEND_EVERY: Final = 1.0  # seconds
 RESEND_FOR: Final = 0.5  # seconds a turn, so that the beats do not wait for a long outbox
+COMPLAIN_EVERY: Final = 60.0  # seconds
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 PRUNE_BATCH: Final = 1000  # rows a transaction
@@ -116,7 +117,7 @@ class Keeper:
             self._every("promote", PROMOTE_EVERY, self.broker.promote)
             self._every("watch", min(1.0, settings.WORKER_LOST_AFTER / 5), self._watch)
             self._every("notice", settings.WORKER_HEARTBEAT, self._notice)
-            self._remind()
+            self._every("remind", 0.0, self._remind)
             self._every("outbox", RESEND_EVERY, self._resend)
             self._every("prune", PRUNE_EVERY, self.prune)
             self._failures = 0
@@ -259,8 +260,12 @@ class Keeper:
             while left and time.monotonic() - begun < RESEND_FOR:
                 outbox.resend(left[: outbox.MOST_ROWS])
                 left = left[outbox.MOST_ROWS :]
-        except BrokerUnavailable as error:  # it may take no new jobs and yet give out those it has
-            logger.warning("%d message(s) stay in the outbox: %s", len(left), error)
+        except BrokerUnavailable as error:
+            self._put_up_with(error, f"{len(left)} row(s) of messages stay in the outbox")
+
+    def _put_up_with(self, error: BrokerUnavailable, what: str) -> None:
+        """A broker that is full takes no new jobs and yet gives out those that it has: the watch goes on."""
+        self._every("complaint", COMPLAIN_EVERY, lambda: logger.warning("%s: %s", what, error))
 
     def _owners_of_rows(self) -> set[str]:
         """Who runs jobs, by their rows: the store may have forgotten their leases."""
@@ -286,9 +291,10 @@ class Keeper:
             Worker.objects.filter(pk=loss.worker, lost_at=None).update(lost_at=utc_now())
         owner = Q(worker=loss.worker) | (Q(worker__startswith=f"{loss.worker}.") if loss.beat is not None else Q())
         rows = Job.objects.running().filter(owner)
-        ids = list(rows.values_list("pk", flat=True))
-        rows.update(state=states.PENDING, worker="", started_at=None)
-        self._send_forgotten(ids)
+        with transaction.atomic(using=settings.DATABASE):  # or an error in between would leave rows that nobody sends
+            ids = list(rows.values_list("pk", flat=True))
+            rows.update(state=states.PENDING, worker="", started_at=None)
+            self._send_forgotten(ids)
 
     def _notice(self) -> None:
         """Notice that the broker has lost its memory."""
@@ -301,18 +307,24 @@ class Keeper:
             return
         rows = Job.objects.waiting().filter(pk__gt=self._reminded).order_by("pk")
         ids = list(rows.values_list("pk", flat=True)[:BATCH])
-        self._send_forgotten(ids)
+        try:
+            self._send_forgotten(ids)
+        except BrokerUnavailable as error:
+            self._next["remind"] = time.monotonic() + RESEND_EVERY
+            self._put_up_with(error, "Waiting jobs that the broker has forgotten stay unsent")
+            return
         self._reminded = ids[-1] if ids else None
         if not ids:
             self.broker.remember()
 
     def _send_forgotten(self, ids: Sequence[str]) -> None:
-        """Send those of waiting jobs that the broker does not know."""
+        """Send those of waiting jobs that the broker does not know; in a transaction by the outbox."""
         unknown = set(ids) - self.broker.known(ids)
-        rows = Job.objects.waiting().filter(pk__in=unknown).order_by("pk")
+        rows = list(Job.objects.waiting().filter(pk__in=unknown).order_by("pk"))
         messages = [replace(message_of(row), check=True, claims=row.token) for row in rows]
         if messages:
-            self.broker.enqueue(messages)
+            self.broker.cancel([row.pk for row in rows if row.revoked])  # before they come: they end without a run
+            outbox.send(messages, using=settings.DATABASE, on_commit="outbox")
             logger.warning("%d waiting job(s) were unknown to the broker and were sent to it", len(messages))
 
     # Jobs that end without a run

@@ -258,12 +258,15 @@ class Ledger:
         ]
 
     def _overtaken(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
-        """Those whose row stores a later try than theirs, with that: it was recorded, but did not reach the queue."""
-        rows = {row.pk: row for row in Job.objects.scheduled().filter(pk__in=[each.id for each in deliveries])}
+        """Those whose row waits with a later try or claim than theirs, with that: the queue does not know of it.
+
+        It was recorded and did not reach the queue, or the server came back with an older file.
+        """
+        rows = {row.pk: row for row in Job.objects.waiting().filter(pk__in=[each.id for each in deliveries])}
         return [
             (replace(each, attempts=row.attempts or each.attempts), message_of(row))
             for each in deliveries
-            if (row := rows.get(each.id)) is not None and row.retries > each.message.retries
+            if (row := rows.get(each.id)) is not None and (row.retries, row.token) > (each.message.retries, each.token)
         ]
 
     def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> list[Outcome]:

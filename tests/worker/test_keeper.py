@@ -3,19 +3,21 @@
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
-from djtasks import states
+from djtasks import control, outbox, states
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message
-from djtasks.models import Job, JobGroup, Worker
+from djtasks.models import Job, JobGroup, Outbox, Worker
 from djtasks.models.fields import utc_now
 from djtasks.worker import keeper as keeper_module
 from djtasks.worker import ledger as ledger_module
 from djtasks.worker.keeper import Keeper, Watch
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
+from tests.conftest import empty_redis
 
 pytestmark = pytest.mark.every_broker
 
@@ -245,3 +247,122 @@ def test_what_waits_by_its_row_is_sent_to_a_broker_that_knows_nothing_of_it_a_ba
         (f"row {number}", True, number) for number in range(5)
     ]
     assert not keeper.broker.has_forgotten()
+
+
+# What Redis does not take, or does not know
+
+
+in_redis = pytest.mark.parametrize("database", ["redis"], indirect=True)
+
+
+def turns(keeper, clock, seconds):
+    for _ in range(seconds):
+        clock.now += 1.0
+        keeper.turn()
+
+
+def beat_of(worker):
+    return Worker.objects.get(pk=worker).beat
+
+
+def is_full(messages):
+    raise BrokerUnavailable("OOM command not allowed")
+
+
+def waiting_row(pk, **columns):
+    return Job.objects.create(id=pk, task="some.task", queue="default", **columns)
+
+
+def written(pk, **columns):
+    return Outbox.objects.create(id=pk, message=Message(id=pk, task="some.task").to_json(), **columns)
+
+
+@in_redis
+@pytest.mark.parametrize("leave", [written, waiting_row])
+def test_a_broker_that_takes_no_new_jobs_does_not_stop_the_watch(keeper, clock, monkeypatch, leave):
+    broker = keeper.broker
+    broker.enqueue([Message(id="leased", task="some.task")])
+    broker.claim("default", limit=1, worker="gone.1")
+    broker.beat(["gone"])
+    leave("unsent")
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "enqueue", is_full)
+        turns(keeper, clock, 14)
+        assert [(each.id, each.losses) for each in broker.peek("default")] == [("leased", 1)]
+        before = beat_of("w")
+        turns(keeper, clock, 4)
+        assert beat_of("w") > before
+    turns(keeper, clock, 7)
+    assert [each.id for each in broker.peek("default")] == ["leased", "unsent"]
+    assert not Outbox.objects.exists()
+
+
+@in_redis
+def test_what_was_written_long_ago_and_committed_just_now_is_not_sent_twice(keeper, clock):
+    row = written("long", created_at=utc_now() - timedelta(hours=1))
+    turns(keeper, clock, 5)
+    assert keeper.broker.peek("default") == []
+    outbox._send_written([Message.from_json(row.message)])  # as its own process does after the commit
+    turns(keeper, clock, 10)
+    assert [each.message.check for each in keeper.broker.peek("default")] == [False]
+
+
+@in_redis
+def test_a_long_outbox_is_sent_in_portions_between_the_beats(keeper, clock, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "WORKER_HEARTBEAT": 1.0}
+    keeper.turn()
+    message = Message(id="", task="some.task").to_json()
+    Outbox.objects.bulk_create(
+        Outbox(id=f"{number:04}", message=message.replace('"id":""', f'"id":"{number:04}"')) for number in range(5000)
+    )
+    turns(keeper, clock, 6)
+    before, left = beat_of("w"), []
+    for _ in range(3):
+        left.append(Outbox.objects.count())
+        turns(keeper, clock, 1)
+    assert (left, Outbox.objects.count()) == ([3000, 1000, 0], 0)
+    assert beat_of("w") == before + 3
+    assert keeper.broker.sizes()["default"].ready == 5000
+
+
+@in_redis
+def test_a_worker_that_beats_in_the_database_alone_is_not_taken_for_dead(keeper, clock):
+    """It is one of another broker, as while a site changes from one to the other."""
+    Worker.objects.create(pk="other", hostname="other", pid=1, queues="null", pool="prefork", concurrency=1)
+    waiting_row("x", state=states.STARTED, worker="other.1", token=1)
+    for _ in range(15):
+        Worker.objects.filter(pk="other").update(beat=F("beat") + 1)
+        turns(keeper, clock, 1)
+    assert (Job.objects.get(pk="x").state, Worker.objects.get(pk="other").is_live) == (states.STARTED, True)
+    turns(keeper, clock, 13)
+    assert (Job.objects.get(pk="x").state, Worker.objects.get(pk="other").is_live) == (states.PENDING, False)
+    assert [each.id for each in keeper.broker.peek("default")] == ["x"]
+
+
+@in_redis
+def test_what_a_dead_process_ran_is_sent_later_if_the_broker_has_forgotten_it_and_takes_nothing_now(
+    keeper, clock, monkeypatch
+):
+    monkeypatch.setattr(outbox._Breather, "until", 0.0)
+    waiting_row("x", state=states.STARTED, worker="gone.1", token=2, retries=1)
+    turns(keeper, clock, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.broker, "enqueue", is_full)
+        keeper._losses.append(Loss("gone.1"))
+        turns(keeper, clock, 2)
+        assert (Job.objects.get(pk="x").state, keeper._losses) == (states.PENDING, [])
+    turns(keeper, clock, 7)
+    assert [(each.id, each.token, each.message.retries) for each in keeper.broker.peek("default")] == [("x", 2, 1)]
+
+
+@in_redis
+@pytest.mark.parametrize("flush_first", [True, False])
+def test_a_job_that_waits_for_its_retry_stays_revoked_though_the_broker_was_flushed(keeper, settings, flush_first):
+    waiting_row("x", state=states.RETRY, run_at=utc_now() + timedelta(hours=1), retries=1, token=1)
+    keeper.broker.enqueue([Message(id="x", task="some.task", retries=1, countdown=3600, claims=1)])
+    acts = [lambda: empty_redis(settings.DJTASKS["BROKER_URL"]), lambda: control.revoke("x")]
+    answers = [act() for act in (acts if flush_first else reversed(acts))]
+    assert 1 in answers
+    keeper.turn()
+    (delivery,) = keeper.broker.claim("default", limit=9, worker="w.1")
+    assert (delivery.id, delivery.revoked, delivery.token) == ("x", True, 2)

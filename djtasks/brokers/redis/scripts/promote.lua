@@ -21,7 +21,8 @@ for i = 1, #found, 2 do
     redis.call('ZADD', KEYS[5], score, id)
 end
 local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
-if first[2] then redis.call('ZADD', KEYS[2], first[2], ARGV[1]) else redis.call('ZREM', KEYS[2], ARGV[1]) end
+redis.call('ZREM', KEYS[2], ARGV[1])
+if first[2] then redis.call('ZADD', KEYS[2], first[2], ARGV[1]) end
 if #found > 0 then
     redis.call('SADD', KEYS[3], ARGV[1])
     redis.call('ZADD', KEYS[6], 0, '')
