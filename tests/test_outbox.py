@@ -178,6 +178,20 @@ def test_what_nobody_can_read_in_the_outbox_becomes_a_failed_job(database, monke
 
 
 @in_redis_only
+def test_what_is_too_large_in_the_outbox_becomes_a_failed_job_and_holds_up_no_other(database, settings):
+    """It was written under another setting, or by a process that has another."""
+    settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 100}
+    for pk, args in (("before", "[]"), ("large", f'["{"x" * 100}"]'), ("after", "[]")):
+        Outbox.objects.create(id=pk, message=Message(id=pk, task="some.task", queue="default", args=args).to_json())
+    assert resend() == 3
+    assert (queued(), Outbox.objects.count()) == (["before", "after"], 0)
+    job = Job.objects.get()
+    assert (job.pk, job.task, job.state) == ("large", "some.task", states.FAILURE)
+    assert job.exception == "djtasks.exceptions.MessageTooLarge"
+    assert "110 bytes; MAX_MESSAGE_BYTES is 100" in job.exception_message
+
+
+@in_redis_only
 def test_a_message_that_is_resent_after_its_job_has_ended_does_not_run_again(database, monkeypatch):
     result = tasks.noop.delay()
     run_jobs()

@@ -7,11 +7,13 @@ import pytest
 
 from djtasks import control
 from djtasks.exceptions import MalformedMessage
+from djtasks.execution import Execution
 from djtasks.message import Delivery, Failure, Message, Outcome, new_id
 from djtasks.models import Job, JobGroup
 from djtasks.models.attempts import MOST_KEPT, with_attempt
 from djtasks.models.job import message_of
 from djtasks.testing import run_jobs
+from djtasks.worker.ledger import Ledger
 from tests import tasks
 
 NOW = datetime.now(UTC)
@@ -215,6 +217,23 @@ def test_control_pauses_and_purges_queues(database):
     assert result.ready()
     tasks.add.delay(1, 2)
     assert control.purge("default") == 1
+
+
+@pytest.mark.every_broker
+def test_a_purge_takes_the_rows_of_what_waits_with_it_and_no_others(broker, tmp_path):
+    ended = tasks.add.delay(1, 2)
+    retried = tasks.succeed_at.delay(str(tmp_path / "tries"), 2)
+    for delivery in broker.claim("default", limit=9, worker="w.1"):
+        ledger = Ledger(broker, "w.1")
+        ledger.record(Execution(delivery).run())
+        ledger.commit()
+    assert retried.state == "RETRY"
+    elsewhere = tasks.add.apply_async((1, 2), queue="other")
+    tasks.add.delay(1, 2)
+    assert control.purge("default") == 2
+    assert set(Job.objects.values_list("pk", flat=True)) - {elsewhere.id} == {ended.id}
+    assert [each.id for each in broker.peek("other")] == [elsewhere.id]
+    assert set(broker.sizes()) == {"other"}
 
 
 # The row itself

@@ -1,5 +1,6 @@
 """The ledger: what is recorded once, what is not ours any more, and what the database refuses."""
 
+import json
 import threading
 from dataclasses import replace
 
@@ -12,8 +13,10 @@ from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Failure, Message, Outcome, new_id
 from djtasks.models import Job
 from djtasks.models.job import JobQuerySet
+from djtasks.testing import run_jobs
 from djtasks.worker import ledger as ledger_module
 from djtasks.worker.ledger import MOST_WAITING, Ledger
+from tests import tasks
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker("redis", "valkey")
@@ -168,6 +171,14 @@ def test_a_plain_job_whose_result_nobody_wants_leaves_no_row(broker, ledger):
     assert not Job.objects.exists()
 
 
+def test_nor_does_one_that_succeeds_after_a_retry(database, tmp_path):
+    path = tmp_path / "tries"
+    tasks.succeed_at.apply_async((str(path), 2), ignore_result=True)
+    assert run_jobs() == 2
+    assert path.read_text() == "try 0\ntry 1\n"
+    assert not Job.objects.exists()
+
+
 def test_an_outcome_that_the_database_refuses_fails_alone(broker, ledger, database):
     if database == "default":
         pytest.skip("SQLite takes a text of any length")
@@ -280,3 +291,62 @@ def test_the_next_try_has_not_begun_whatever_the_last_one_said(broker, ledger):
     broker.claim("default", limit=1, worker="w.2")
     assert broker.rescue([Loss("w.2")], rescuer="k") == []
     assert row(delivery).state == states.PENDING
+
+
+# Where the queue is not the job table: what was delivered before is looked up
+
+
+in_redis = pytest.mark.parametrize("database", ["redis", "valkey"], indirect=True)
+
+
+def delivered_again(broker, delivery):
+    broker.release([delivery])
+    (again,) = broker.claim("default", limit=9, worker="w.1")
+    return again
+
+
+@in_redis
+def test_a_redelivery_goes_on_from_the_later_try_in_its_row(broker, ledger):
+    (delivery,) = claimed(broker)
+    following = replace(delivery.message, retries=1, countdown=3600.0, args="[1]")
+    Job.objects.all().store([Outcome(delivery=delivery, state=states.RETRY, seconds=0.1, next=following)])
+    assert ledger.unended([delivered_again(broker, delivery)]) == []
+    (waiting,) = broker.peek("default", scheduled=True)
+    assert (waiting.message.retries, waiting.message.args, waiting.token) == (1, "[1]", 2)
+    assert [each["ending"] for each in json.loads(waiting.attempts)] == [states.RETRY]
+    assert broker.owners() == set()
+
+
+@in_redis
+def test_a_redelivery_of_a_job_that_has_ended_is_only_acknowledged(broker, ledger):
+    (delivery,) = claimed(broker)
+    Job.objects.all().store([success(delivery)])
+    assert ledger.unended([delivered_again(broker, delivery)]) == []
+    assert broker.sizes() == {}
+    assert (row(delivery).state, row(delivery).token) == (states.SUCCESS, 1)
+
+
+@in_redis
+@pytest.mark.parametrize("columns", [{"retries": 1, "token": 2}, {"retries": 0, "token": 3}])
+def test_what_a_server_has_that_came_back_with_an_older_file_goes_on_from_the_row(broker, ledger, columns):
+    """Its row was set to wait by a keeper; the outcome of an older claim could not be recorded."""
+    (delivery,) = claimed(broker, check=True)
+    Job.objects.create(id=delivery.id, task="some.task", queue="default", **columns)
+    rounds = 0
+    while ledger.unended([delivery]) == []:
+        rounds += 1
+        (delivery,) = broker.claim("default", limit=9, worker="w.1")
+    assert rounds <= 3
+    assert (delivery.message.retries, delivery.token) >= tuple(columns.values())
+    ledger.record(success(delivery))
+    ledger.commit()
+    assert (row(delivery).state, broker.sizes()) == (states.SUCCESS, {})
+
+
+@in_redis
+def test_an_outcome_that_comes_too_late_for_a_row_that_waits_leaves_the_job_in_its_queue(broker, ledger):
+    (delivery,) = claimed(broker)
+    Job.objects.create(id=delivery.id, task="some.task", queue="default", token=2)
+    ledger.record(success(delivery))
+    ledger.commit()
+    assert [each.id for each in broker.peek("default")] == [delivery.id]
