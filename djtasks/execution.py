@@ -115,7 +115,7 @@ class Execution:
             return self._completed(refused) if refused else copy_context().run(self._run, task)
         except NotRegistered as error:
             self.error = error
-            return self._completed(self._unknown(error))
+            return self._completed(self._refused(None) or self._unknown(error))
         except BaseException as error:  # a signal's receiver may call sys.exit() too
             self.error = error
             return self._completed(self._failed(error))
@@ -154,13 +154,13 @@ class Execution:
         signals.task_received.notify(sender=task, request=request)
         return task
 
-    def _refused(self, task: Task[Any, Any]) -> Outcome | None:
-        """The outcome of a job that must not run any more: revoked, or expired."""
+    def _refused(self, task: Task[Any, Any] | None) -> Outcome | None:
+        """The outcome of a job that must not run any more, whether or not its task is known: revoked, or expired."""
         expired = self.message.expires_at is not None and self.message.expires_at <= datetime.now(UTC)
         if not self.delivery.revoked and not expired:
             return None
         signals.task_revoked.notify(sender=task, request=self.request, terminated=False, signum=None, expired=expired)
-        logger.info("Task %s[%s] %s", task.name, self.request.id, "expired" if expired else "was revoked")
+        logger.info("Task %s[%s] %s", self.message.task, self.request.id, "expired" if expired else "was revoked")
         self.error = TaskRevokedError("expired" if expired else "revoked")
         return Outcome(delivery=self.delivery, state=states.REVOKED, failure=failure_of(self.error))
 

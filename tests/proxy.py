@@ -37,6 +37,10 @@ class Proxy:
         self._muted = [*self._muted, *self._sockets]
         self._sockets = []
 
+    def mute_answers(self):
+        """Forward what is asked on the connections that there are, and no answer to it; new ones are taken."""
+        self._muted = [*self._muted, *self._sockets[::2]]
+
     def cut(self):
         """Cut all connections; new ones are taken."""
         sockets, self._sockets, self._muted = [*self._sockets, *self._muted], [], []

@@ -27,6 +27,11 @@ def add(x, y):
 
 
 @shared_task
+def swallow(data):
+    pass
+
+
+@shared_task
 def noop():
     pass
 

@@ -464,6 +464,12 @@ def test_a_revoked_job_ends_without_a_run():
     assert (execution.outcome.state, execution.outcome.failure.message) == ("REVOKED", "revoked")
 
 
+def test_so_does_one_whose_task_nobody_knows():
+    """Given back, it would be ready at once, again and again."""
+    execution = execute_message(Message(id="x", task="nobody.knows"), revoked=True)
+    assert (execution.outcome.state, execution.outcome.failure.message) == ("REVOKED", "revoked")
+
+
 def test_a_job_whose_begin_cannot_be_told_is_given_back(caplog):
     def begin(task):
         raise LeaseLost("belongs to another")

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
+from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.test.utils import override_settings
 
-from djtasks import checks
+from djtasks import checks, outbox
 from djtasks.brokers import broker_for, get_broker
 from djtasks.brokers.base import Loss
 from djtasks.brokers.redis import server
@@ -18,7 +21,10 @@ from djtasks.brokers.redis.wakeup import Wakeup
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.message import VERSION, Message, new_id
 from djtasks.models import Job, Outbox
+from djtasks.worker.child import Child
 from djtasks.worker.ledger import Ledger
+from djtasks.worker.options import WorkerOptions
+from djtasks.worker.slots import Slots
 from tests import tasks
 from tests.conftest import PREFIX, empty_redis
 from tests.executing import Execution
@@ -403,6 +409,29 @@ def test_a_connection_that_died_without_a_word_is_noticed_within_seconds(use):
         proxy.close()
 
 
+def test_an_enqueue_whose_answer_got_lost_does_not_run_a_job_again_that_has_ended_since(use, database_without_queues):
+    with RedisProcess() as server:
+        direct = use(server.url)
+        proxy = Proxy(*server.address)
+        proxy.open()
+        broker = use(server.url.replace(str(server.port), str(proxy.port)), BROKER_TIMEOUT=6.0)
+        assert works(broker)
+        proxy.mute_answers()
+        sender = threading.Thread(target=broker.enqueue, args=([message(id="x", task="tests.tasks.noop")],))
+        sender.start()
+        ledger = Ledger(direct, "w.1")
+        (delivery,) = wait_until(lambda: claim(direct, worker="w.1"))
+        ledger.record(Execution(delivery).run())
+        ledger.commit()
+        assert (direct.known(["x"]), sender.is_alive()) == (set(), True)
+        sender.join()
+        (again,) = claim(direct, worker="w.1")
+        assert (again.id, again.token, again.message.check) == ("x", 1, True)
+        assert ledger.unended([again]) == []
+        assert direct.sizes() == {}
+        proxy.close()
+
+
 def test_who_has_no_patience_waits_for_one_try_alone(use):
     with RedisProcess() as server:
         broker = use(server.url, BROKER_TIMEOUT=5.0)
@@ -495,12 +524,65 @@ def test_a_cluster_keeps_all_of_a_prefix_on_one_master(use, kind):
             assert broker.purge("a") == 1
 
 
+@in_redis
+def test_a_claim_and_a_look_carry_no_more_than_a_client_can_hold(broker):
+    """But for a message that is larger by itself."""
+    sizes = (3.5, 3.5, 3.5, 9.0, 1.0)  # MB
+    sent = [message(id=str(at), args=f'["{"x" * int(size * 1_000_000)}"]') for at, size in enumerate(sizes)]
+    with override_settings(DJTASKS={**django_settings.DJTASKS, "MAX_MESSAGE_BYTES": 10_000_000}):
+        broker.enqueue(sent)
+    parts = (["0", "1"], ["2"], ["3"], ["4"])
+    at = 0
+    for part in parts:
+        assert ids(broker.peek("default", offset=at)) == part
+        at += len(part)
+    assert tuple(ids(claim(broker)) for _ in parts) == parts
+    assert claim(broker) == []
+
+
 # What the server keeps
 
 
-def fill(broker, args):
+def fill(broker, args, **fields):
     for _ in range(100):
-        broker.enqueue([message(args=args)])
+        broker.enqueue([message(args=args, **fields)])
+
+
+def test_a_full_server_that_was_restarted_is_worked_off_and_takes_the_outbox_then(
+    use, database_without_queues, monkeypatch
+):
+    """After the restart it knows no script, and it is noted that it came back: neither may need memory."""
+    monkeypatch.setattr(outbox._Breather, "until", 0.0)
+    with RedisProcess(options={"maxmemory": "8mb", "appendonly": "yes"}) as server:
+        broker = use(server.url)
+        broker.remember()
+        broker.enqueue(
+            [message(id="revoked", task="tests.tasks.noop", countdown=0.01), message(id="later", countdown=3600)]
+        )
+        broker.cancel(["revoked"])  # its time is still that of the queue
+        fill(broker, f'["{"x" * 10_000}"]', task="tests.tasks.swallow")
+        server.kill()
+        server.restart()
+        client = server.client()
+        client.config_set("maxmemory", "100kb")
+        with transaction.atomic():
+            tasks.noop.delay()
+        assert Outbox.objects.count() == 1
+        assert broker.promote() == 0
+        assert broker.has_forgotten()
+        broker.remember()
+        ledger = Ledger(broker, "w.1")
+        done = 0
+        while deliveries := ledger.unended(claim(broker, limit=3, worker="w.1")):
+            for delivery in deliveries:
+                ledger.record(Execution(delivery).run())
+            done += ledger.commit()
+        assert done == 101
+        with pytest.raises(BrokerUnavailable, match="out of memory"):
+            outbox.resend(outbox.unsent())
+        client.config_set("maxmemory", "8mb")
+        assert outbox.resend(outbox.unsent()) == 1
+        assert broker.sizes()["default"].ready == 1
 
 
 def test_a_full_memory_is_a_clear_error_and_what_is_there_can_be_worked_off(use):
@@ -606,6 +688,30 @@ def test_a_server_that_comes_back_from_an_older_file_makes_no_job_run_twice(use,
         assert broker.has_forgotten()
         broker.remember()
         assert not broker.has_forgotten()
+
+
+def test_what_a_server_that_came_back_holds_for_us_and_we_do_not_know_is_given_back(use, database_without_queues):
+    """It came back with a lease that its owner, who lives, has long acknowledged: nobody would ever end that."""
+    with RedisProcess() as server:
+        broker = use(server.url)
+        broker.enqueue([message(id="x", task="tests.tasks.noop")])
+        slots = Slots(1)
+        slots.beat()
+        child = Child("w.1", 0, slots, WorkerOptions())
+        assert child._turn() == 1
+        with server.client() as client:
+            client.save()
+        child.ledger.record(Execution(child.consumer.next()).run())
+        child.consumer.done(0.01)
+        child._turn()
+        assert broker.sizes() == {}
+        server.kill()
+        server.restart()  # while nothing was asked, so that no error tells of it
+        assert broker.owners() == {"w.1"}
+        for _ in range(3):
+            child._turn()
+        assert broker.sizes() == {}
+        assert Job.objects.get(pk="x").token == 1
 
 
 @pytest.fixture
