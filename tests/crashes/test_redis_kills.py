@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
 import redis
+from django.db import connections
 
 from djtasks import control, states
 from djtasks.brokers import get_broker
@@ -144,3 +146,25 @@ def test_an_outage_of_redis_does_not_keep_outcomes_from_the_database(start_worke
     wait_until(lambda: not get_broker().known([result.id]))
     assert begun(path) == {"x": 1}
     assert worker.process.poll() is None
+
+
+def test_connections_to_the_database_that_are_ended_again_and_again_lose_nothing(start_worker, database, tmp_path):
+    path = tmp_path / "journal"
+    worker = start_worker("-c", "2", WORKER_LOST_AFTER=5.0)
+    results = [tasks.journal.delay(str(path), number, 0.01) for number in range(200)]
+    ended = 0
+    while Job.objects.finished().count() < 200:
+        with connections[database].cursor() as cursor:
+            cursor.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            ended += cursor.fetchone()[0]
+        time.sleep(0.1)
+    assert ended > 5
+    assert [each.get(timeout=30) for each in results] == list(range(200))
+    assert sum(begun(path).values()) == 200
+    wait_until(lambda: get_broker().sizes() == {})
+    assert worker.process.poll() is None
+    assert "The keeper died" not in worker.output
+    assert "Traceback" not in worker.output
