@@ -69,8 +69,11 @@ class Child:
         self._worked = time.monotonic()  # when the I/O thread last saw work
         self._runs = 0
 
-    def run(self) -> None:
-        """Work until `stop` is called, then store what is finished, give back the rest and return."""
+    def run(self, patience: float | None = None) -> bool:
+        """Work until `stop` is called, then store what is finished, give back the rest and return.
+
+        A store that does not answer then is waited for, `patience` seconds at most. Returns whether it came to that.
+        """
         signals.worker_process_init.notify(sender=self)
         io = threading.Thread(target=self._serve, name="djtasks-io", daemon=True)
         io.start()
@@ -79,8 +82,9 @@ class Child:
         signals.worker_process_shutdown.notify(sender=self, pid=os.getpid(), exitcode=0)
         self._main_is_done = True
         self.wake()
-        io.join()
+        io.join(patience)
         connections.close_all()
+        return not io.is_alive()
 
     def stop(self, *_signal: object) -> None:
         """Ask for a warm stop. Safe in a signal handler, from any thread, and twice."""
@@ -228,8 +232,7 @@ class Child:
             self._sleep(descriptors, timeout, looks=store is None and self.consumer.is_idle)
         finally:
             self._asleep = self.consumer.stopping
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_end, 4096)
+            self._hush()
         if store is not None:
             self.broker.drain_wakeups()
 
@@ -265,7 +268,13 @@ class Child:
         for store in (self.broker, connections[settings.DATABASE]):
             with contextlib.suppress(Exception):
                 store.close()
-        time.sleep(delay)
+        readable([self._wake_end], delay)  # a stop ends it
+        self._hush()
+
+    def _hush(self) -> None:
+        """Take what `wake` has written."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_end, 4096)
 
 
 def _paced(pauses: tuple[float, float], without_work: float) -> float:
@@ -283,13 +292,13 @@ def _close(connection: BaseDatabaseWrapper) -> None:
     connection.close()
 
 
-def run_child(child: Child) -> None:
-    """Run `child` as the process that it was forked for: signals, then work, then the end of the process."""
+def run_child(child: Child, patience: float | None = None) -> bool:
+    """Run `child` as the process that it was forked for: signals, then work, as `Child.run` says."""
     child.has_signals = True
     take_signals(child.stop)
     # What a job forks, as multiprocessing does, must end at a SIGTERM, not ask this process to stop.
     os.register_at_fork(after_in_child=_become_ordinary)
-    child.run()
+    return child.run(patience)
 
 
 def _become_ordinary() -> None:

@@ -34,7 +34,7 @@ from djtasks.worker.slots import Slots
 logger = logging.getLogger("djtasks.worker")
 
 TICK: Final = 0.5  # seconds; bounds how late a missed signal is noticed
-LAST_WORDS: Final = 5.0  # seconds that the keeper has to sign off; the store may not answer
+LAST_WORDS: Final = 3.0  # seconds that the keeper has to sign off; the store may not answer
 KEEPER_PAUSE: Final = 0.5  # seconds before a keeper that died young is replaced
 SHORT_LIFE: Final = 1.0  # seconds; a child that dies sooner is replaced with a delay
 LONGEST_DELAY: Final = 5.0  # seconds
@@ -161,7 +161,7 @@ class Supervisor:
         pid = self._fork(lambda: run_child(Child(owner, index, self.slots, self.options)))
         self._children[pid] = Process(pid, owner, index)
 
-    def _fork(self, work: Callable[[], None], keep: tuple[int, ...] = ()) -> int:
+    def _fork(self, work: Callable[[], object], keep: tuple[int, ...] = ()) -> int:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -345,11 +345,13 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
     )
     thread.start()
     signals.worker_ready.notify(sender=child)
-    run_child(child)
+    is_stored = run_child(child, settings.WORKER_SHUTDOWN_TIMEOUT)
+    if not is_stored:
+        logger.warning("WORKER_SHUTDOWN_TIMEOUT is over: what could not be stored goes back when the beats are missed")
     keeper.stopping = True
-    thread.join(timeout=settings.WORKER_SHUTDOWN_TIMEOUT)
+    thread.join(timeout=LAST_WORDS)
     signals.worker_shutdown.notify(sender=child)
-    return 0
+    return 0 if is_stored else 1
 
 
 def new_worker_id() -> str:

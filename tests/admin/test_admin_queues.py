@@ -23,6 +23,8 @@ from djtasks.models import Job, Queue
 
 pytestmark = [pytest.mark.every_broker, pytest.mark.django_db(databases="__all__")]
 
+in_redis = pytest.mark.parametrize("database", ["redis"], indirect=True)
+
 LIST = "/staff/djtasks/queue/"
 JOBS = "/staff/djtasks/job/"
 NAMES = (
@@ -315,6 +317,49 @@ def test_the_number_of_queries_does_not_grow(broker: Broker, root: Client) -> No
 def test_the_list_of_jobs_leads_to_the_queues_for_those_who_may_see_them(log_in: Any) -> None:
     assert f'<a href="{LIST}">What waits, by queue</a>' in log_in("view_job", "view_queue").get(JOBS).text
     assert LIST not in log_in("view_job", name="bob").get(JOBS).text
+
+
+@in_redis
+def test_the_list_of_jobs_says_that_what_waits_in_redis_is_not_in_it(broker: Broker, log_in: Any) -> None:
+    enqueue(broker, message())
+    html = log_in("view_job", "view_queue").get(JOBS).text
+    assert f'have no row yet, so they do not stand in this list. <a href="{LIST}">What waits, by queue</a>' in html
+    html = log_in("view_job", name="bob").get(JOBS).text
+    assert "have no row yet" in html
+    assert LIST not in html
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_list_of_jobs_says_no_such_thing_where_all_jobs_are_rows(broker: Broker, root: Client) -> None:
+    assert "have no row yet" not in root.get(JOBS).text
+
+
+@in_redis
+@pytest.mark.parametrize("page_of_it", ["change", "cancel"])
+def test_the_page_of_a_job_that_waits_in_redis_leads_to_the_queues(
+    broker: Broker, log_in: Any, page_of_it: str
+) -> None:
+    (pk,) = enqueue(broker, message())
+    address = f"{JOBS}{pk}/{page_of_it}/"
+    response = log_in("view_job", "view_queue", "revoke_job").get(address, follow=True)
+    assert response.redirect_chain == [(LIST, 302)]
+    assert f"Job {pk} waits, and has no row until it runs." in response.text
+    response = log_in("view_job", "revoke_job", name="bob").get(address, follow=True)
+    assert response.redirect_chain == [(JOBS, 302)]
+    assert f"Job {pk} waits, and has no row until it runs." in response.text
+
+
+@in_redis
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_page_of_a_job_that_nobody_knows_says_so_whether_or_not_redis_answers(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    def known(self: Broker, ids: list[str]) -> set[str]:
+        raise BrokerUnavailable("nobody there")
+
+    if not answers:
+        monkeypatch.setattr(type(broker), "known", known)
+    assert "There is no job gone." in root.get(f"{JOBS}gone/change/", follow=True).text
 
 
 @pytest.mark.parametrize("site", ["staff", "ops"])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connections
@@ -15,6 +16,7 @@ from djtasks.models import Job, Worker
 from tests import servers, tasks
 from tests.conftest import worker_environment
 from tests.proxy import Proxy
+from tests.redis_servers import RedisProcess
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker
@@ -325,6 +327,17 @@ def test_a_broker_url_that_none_fits_is_refused_with_a_sentence(start_worker):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_wrong_password_of_redis_is_refused_with_a_sentence(start_worker):
+    with RedisProcess(options={"requirepass": "right"}) as server:
+        worker = start_worker(wait=False, BROKER_URL=server.url.replace("right", "wrong"))
+        assert worker.process.wait(20) == 1
+    assert "CommandError: redis://:********@" in worker.output
+    assert "Redis refuses us; see the user, the password and the ACL (docs/brokers.md)." in worker.output
+    assert "wrong" not in worker.output
+    assert "Traceback" not in worker.output
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_database_in_memory_is_refused_with_a_sentence(start_worker):
     worker = start_worker(wait=False, env={"DJTASKS_TEST_SQLITE": ":memory:"})
     assert worker.process.wait(20) == 1
@@ -365,6 +378,27 @@ def test_connections_that_are_cut_lose_nothing(start_worker, database, tmp_path)
         assert [each.get(timeout=30) for each in results] == list(range(150))
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_worker_ends_though_neither_redis_nor_the_database_takes_what_it_has(start_worker, settings, tmp_path):
+    """Of the pool without a supervisor, which would end a child by force."""
+    path, url = tmp_path / "journal", settings.DJTASKS["BROKER_URL"]
+    to_database, env = proxied("postgresql")
+    to_redis = Proxy(urlsplit(url).hostname, urlsplit(url).port)
+    for proxy in (to_database, to_redis):
+        proxy.open()
+    through = url.replace(f":{urlsplit(url).port}", f":{to_redis.port}")
+    worker = start_worker("-P", "solo", env=env, BROKER_URL=through, WORKER_SHUTDOWN_TIMEOUT=1.0)
+    tasks.journal.delay(str(path), "x", 0.3)
+    wait_until(lambda: lines(path))
+    for proxy in (to_database, to_redis):
+        proxy.close()
+    wait_until(lambda: len(lines(path)) == 2)
+    began = time.monotonic()
+    assert worker.stop() == 1
+    assert time.monotonic() - began < 1.0 + 3.0 + 2.0  # the timeout, the keeper's last words, and a moment
+    assert "WORKER_SHUTDOWN_TIMEOUT is over" in worker.output
 
 
 def proxied(alias):
