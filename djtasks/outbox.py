@@ -121,26 +121,36 @@ def unsent() -> list[str]:
 
 
 def resend(ids: Sequence[str]) -> int:
-    """Send what stands in rows of the outbox, as messages that may have been sent. Returns how many rows.
+    """Send what stands in rows of the outbox, as messages that may have been sent. Returns how many messages.
 
     For those only that have been seen to stand there for `LEFT_BEHIND` seconds: when they were written says
     nothing of when their transaction has committed. Raises BrokerUnavailable.
     """
     rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
-    messages: list[Message] = []
-    for row in rows:
-        message = Message(id=row.pk, task="")
-        try:
-            found = [replace(each, check=True) for each in Message.several_from_json(row.message)]
-            check_sizes(found)
-            messages += found
-        except (MalformedMessage, MessageTooLarge) as error:
-            _bury(message, error)
+    read = [message for row in rows for message in _read(row)]
+    messages = [replace(each, check=True) for each in read if _fits(each)]
     if messages:
         get_broker().enqueue(messages)
         logger.info("%d message(s) of the outbox were sent", len(messages))
     _delete([row.pk for row in rows])
-    return len(rows)
+    return len(read)
+
+
+def _read(row: Outbox) -> list[Message]:
+    try:
+        return Message.several_from_json(row.message)
+    except MalformedMessage as error:
+        _bury(Message(id=row.pk, task=""), error)
+        return []
+
+
+def _fits(message: Message) -> bool:
+    try:
+        check_sizes([message])
+    except MessageTooLarge as error:
+        _bury(message, error)
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ logger = logging.getLogger("djtasks.worker")
 PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 RESEND_EVERY: Final = 1.0  # seconds
-RESEND_FOR: Final = 0.5  # seconds a turn, so that the beats do not wait for a long outbox
+RESENT_AT_ONCE: Final = 2000  # messages, about, so that the beats do not wait for a long outbox
 COMPLAIN_EVERY: Final = 60.0  # seconds
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
@@ -256,9 +256,9 @@ class Keeper:
         """Send what has stood in the outbox for a while, by our own clock: it may have been committed just now."""
         left = self._unsent.look(dict.fromkeys(outbox.unsent()))
         try:
-            begun = time.monotonic()
-            while left and time.monotonic() - begun < RESEND_FOR:
-                outbox.resend(left[: outbox.MOST_ROWS])
+            sent = 0
+            while left and sent < RESENT_AT_ONCE:
+                sent += outbox.resend(left[: outbox.MOST_ROWS])
                 left = left[outbox.MOST_ROWS :]
         except BrokerUnavailable as error:
             self._put_up_with(error, f"{len(left)} row(s) of messages stay in the outbox")
