@@ -175,3 +175,11 @@ def gives_signature():
 @shared_task(bind=True)
 def runs_signature(self, sig):
     raise self.replace(signature(sig))
+
+
+@shared_task(bind=True, max_retries=None)
+def retried_now_and_then(self, x):
+    """Every third of its calls is retried once."""
+    if x % 3 == 0 and self.request.retries == 0:
+        raise self.retry(countdown=0.05)
+    return x

@@ -302,9 +302,7 @@ def test_what_was_written_long_ago_and_committed_just_now_is_not_sent_twice(keep
     row = written("long", created_at=utc_now() - timedelta(hours=1))
     turns(keeper, clock, 5)
     assert keeper.broker.peek("default") == []
-    outbox._send_written(
-        [outbox._Row(row.pk, [Message.from_json(row.message)])]
-    )  # as its own process does
+    outbox._send_written([outbox._Row(row.pk, [Message.from_json(row.message)])])  # as its own process does
     turns(keeper, clock, 10)
     assert [each.message.check for each in keeper.broker.peek("default")] == [False]
 
