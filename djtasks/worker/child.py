@@ -268,8 +268,11 @@ class Child:
         for store in (self.broker, connections[settings.DATABASE]):
             with contextlib.suppress(Exception):
                 store.close()
-        readable([self._wake_end], delay)  # a stop ends it
-        self._hush()
+        try:
+            if readable([self._wake_end], delay):  # a stop ends it
+                self._hush()
+        except OSError:  # a job has closed the pipe; `_wait` meets that too, and is counted
+            time.sleep(delay)
 
     def _hush(self) -> None:
         """Take what `wake` has written."""
