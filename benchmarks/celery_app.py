@@ -8,6 +8,8 @@ from benchmarks import work
 from benchmarks.settings import redis_url
 
 RESULTS = os.environ.get("DJTASKS_BENCH_RESULTS")  # a result backend; nothing: results are ignored
+if RESULTS == "redis":
+    RESULTS = redis_url()
 
 app = Celery("benchmarks")
 app.conf.update(
@@ -24,3 +26,20 @@ app.conf.update(
 def mark(number: int) -> int:
     """Note the start of job `number`."""
     return work.mark(number)
+
+
+@app.task(name="benchmarks.noop")
+def noop(number: int) -> int:
+    return number
+
+
+@app.task(name="benchmarks.count")
+def count(results: list[int]) -> int:
+    """The body of a chord."""
+    return len(results)
+
+
+@app.task(name="benchmarks.increment")
+def increment(number: int) -> int:
+    """A step of a chain."""
+    return number + 1

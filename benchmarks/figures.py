@@ -19,6 +19,8 @@ class Plan:
     singles: int = 1_000  # enqueued one at a time
     pauses: int = 30  # pick-ups of an idle worker
     trips: int = 100  # with a result
+    members: int = 1_000  # of a chord
+    steps: int = 100  # of a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ FIGURES: Final = (
     Figure("pick-up when idle, p95, ms", "pick_up", False, 1, percentile(95)),
     Figure("pick-up when idle, p99, ms", "pick_up", False, 1, percentile(99)),
     Figure("round trip with the result, p50, ms", "round_trip", False, 1, percentile(50)),
+    Figure("chord of 1,000, ms", "chord", False, 0),
+    Figure("chain of 100, ms", "chain", False, 0),
 )
 
 

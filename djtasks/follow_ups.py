@@ -73,7 +73,7 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
         outcome,
         counts=message.group_id,
         stands_for=tuple(options.get("stands_for") or ()),
-        also=tuple(_without_run(outcome, each) for sig in rest for each in single_tasks(sig)),
+        also=tuple(_without_run(outcome, each) for text in rest for each in single_tasks(publish.from_text(text))),
     )
 
 
@@ -132,7 +132,7 @@ def _next(message: Message, options: Mapping[str, Any], result: str) -> Plan:
         sig.frozen()
         plan.add(sig, given, below)
     if rest := options.get("chain"):
-        plan.add(rest[0], given, _place_of(message, options, below, rest[1:]))
+        plan.add(publish.from_text(rest[0]), given, _place_of(message, options, below, rest[1:]))
     return plan
 
 
@@ -144,7 +144,7 @@ def _add_members(plan: Plan, message: Message, options: Mapping[str, Any], added
         plan.add(tree, Given(), replace(place, index=(place.index + 1) * MOST_MEMBERS + number, nesting=0))
 
 
-def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: Iterable[Any]) -> Place:
+def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: Iterable[str]) -> Place:
     """The place of what takes over from a job: in its group, before what follows it."""
     return replace(
         below,

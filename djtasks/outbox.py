@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
@@ -159,6 +159,7 @@ class _Row:
 
     id: str
     messages: Sequence[Message]
+    written: float = field(default_factory=time.monotonic)
 
 
 def _write(messages: Sequence[Message]) -> list[_Row]:
@@ -184,9 +185,11 @@ def _send_written(rows: Sequence[_Row]) -> None:
     try:
         if time.monotonic() < _Breather.until:
             return
-        # Other hooks of this commit may have taken long, and a keeper may have sent it.
-        left = set(Outbox.objects.filter(pk__in=[each.id for each in rows]).values_list("pk", flat=True))
-        here = [each for each in rows if each.id in left]
+        here = rows
+        if time.monotonic() - rows[0].written > LEFT_BEHIND / 2:
+            # The transaction, or other hooks of its commit, took so long that a keeper may have sent them.
+            left = set(Outbox.objects.filter(pk__in=[each.id for each in rows]).values_list("pk", flat=True))
+            here = [each for each in rows if each.id in left]
         for portion in portions(here, lambda row: len(row.messages), BATCH, BATCH):
             with get_broker().patience(0.0):  # it is safe already: nobody need wait for a server that is away
                 get_broker().enqueue([message for row in portion for message in row.messages])

@@ -66,7 +66,7 @@ class Plan:
 
     def _add_chain(self, sig: Signature, given: Given, place: Place) -> None:
         first, *rest = sig["kwargs"]["tasks"]
-        self.add(first, given, replace(place, chain=(*rest, *place.chain)))
+        self.add(first, given, replace(place, chain=(*map(publish.text_of, rest), *place.chain)))
 
     def _add_group(self, sig: Signature, given: Given, place: Place) -> None:
         options = sig.get("options") or _EMPTY

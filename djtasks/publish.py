@@ -78,8 +78,9 @@ _OWN: Final = frozenset({"own_id", *_KEPT})
 class Place:
     """Where a job stands in a workflow.
 
-    `chain`: what follows it, as signatures. Of a group: its id and its member's `index`; `keeps` if a body needs the
-    result. `header`: the group whose results it is to have, `bare` if it only waits for them.
+    `chain`: what follows it, signatures as text, so that a step need not read those after the next. Of a group: its
+    id and its member's `index`; `keeps` if a body needs the result. `header`: the group whose results it is to have,
+    `bare` if it only waits for them.
     """
 
     root_id: str | None = None
@@ -87,7 +88,7 @@ class Place:
     group_id: str | None = None
     index: int = 0
     keeps: bool = False
-    chain: tuple[Mapping[str, Any], ...] = ()
+    chain: tuple[str, ...] = ()
     header: str | None = None
     bare: bool = False
     nesting: int = 0
@@ -100,7 +101,7 @@ class Place:
         if self.keeps:
             options["keeps"] = True
         if self.chain:
-            options["chain"] = [packed(each) for each in self.chain]
+            options["chain"] = list(self.chain)
         if self.header is not None:
             options["header"] = [self.header, self.bare]
         if self.nesting:
@@ -225,6 +226,16 @@ def packed(sig: Mapping[str, Any]) -> dict[str, Any]:
         "immutable": sig.get("immutable"),
     }
     return {"task": sig["task"], **{name: value for name, value in parts.items() if value}}
+
+
+def text_of(sig: Mapping[str, Any]) -> str:
+    """A signature as JSON text. Raises TypeError for what JSON cannot carry."""
+    return encoding.encode(packed(sig), tuples=True, name="signature")
+
+
+def from_text(text: str) -> Any:
+    """The signature, as a dict, that `text_of` wrote; model instances stand as references."""
+    return encoding.decode(text, fetch=False)
 
 
 def _packed_part(value: Any) -> Any:

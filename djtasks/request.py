@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from djtasks import encoding
+
 if TYPE_CHECKING:
     from djtasks.message import Message
     from djtasks.task import Task
@@ -66,7 +68,7 @@ class Request:
     @property
     def chain(self) -> list[Any]:
         """The signatures that follow it."""
-        return list(self.options.get("chain") or ())
+        return [encoding.decode(text, fetch=False) for text in self.options.get("chain") or ()]
 
     @property
     def task_name(self) -> str | None:

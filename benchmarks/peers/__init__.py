@@ -49,8 +49,13 @@ PEERS: Final[dict[str, Entry]] = {
     "djtasks-mariadb": _djtasks("mariadb", "MariaDB"),
     "djtasks-redis": _djtasks("postgresql", "queues in Redis, results in PostgreSQL", redis=True),
     "celery-redis": _celery("celery_redis", "sqlite", "", "results ignored"),
+    "celery-canvas": _celery("celery_canvas", "sqlite", "redis", "every result stored in Redis"),
     "celery-results": _celery(
         "celery_results", "postgresql", "django-db", "every result stored in PostgreSQL, CELERY_DB_REUSE_MAX set"
     ),
 }
-BASELINE: Final = ("celery-redis", "celery-results")  # what ratios refer to: the first of these that has the figure
+BASELINE: Final = (
+    "celery-redis",
+    "celery-canvas",
+    "celery-results",
+)  # what ratios refer to: the first of these that has the figure

@@ -15,6 +15,7 @@ class Peer(ABC):
     """A queue and its worker, with their best reasonable settings. Lives for one session, in a process of its own."""
 
     results: ClassVar[bool] = True  # whether `result` can be asked
+    composes: ClassVar[bool] = False  # whether `chord` and `chain` can
 
     def prepare(self) -> None:
         """Leave empty queues, whatever a run that was killed has left."""
@@ -33,6 +34,14 @@ class Peer(ABC):
 
     def result(self, handle: Any) -> Any:
         """Wait for the result of a job that `send` gave the handle on. Raises an exception after 10 s."""
+        raise NotImplementedError
+
+    def chord(self, members: int) -> int:
+        """Run `members` no-ops and then a job that counts their results; return the count."""
+        raise NotImplementedError
+
+    def chain(self, steps: int) -> int:
+        """Run `steps` jobs, each of which adds 1 to the result of the one before; return the last result."""
         raise NotImplementedError
 
     def settled(self) -> int | None:

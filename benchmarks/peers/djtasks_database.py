@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from benchmarks import databases, tasks
 from benchmarks.peers.base import CHILDREN, PYTHON, Peer
-from djtasks import AsyncResult
+from djtasks import AsyncResult, chain, chord
 from djtasks.models import Job
 
 
 class Djtasks(Peer):
     """Every result is stored, in the same transaction that finishes the job."""
+
+    composes: ClassVar[bool] = True
 
     def prepare(self) -> None:
         databases.create()
@@ -27,6 +30,12 @@ class Djtasks(Peer):
 
     def result(self, handle: AsyncResult[int]) -> int:
         return handle.get(timeout=10)
+
+    def chord(self, members: int) -> int:
+        return int(chord((tasks.noop.s(number) for number in range(members)), tasks.count.s())().get(timeout=60))
+
+    def chain(self, steps: int) -> int:
+        return int(chain(tasks.increment.s(0), *(tasks.increment.s() for _ in range(steps - 1)))().get(timeout=60))
 
     def settled(self) -> int:
         return Job.objects.finished().count()

@@ -132,7 +132,7 @@ class ResultSet:
             if seconds <= 0:
                 raise exceptions.TimeoutError(f"{len(left)} of {len(self.results)} had not ended in {timeout} seconds.")
             yield min(pause, seconds)
-            pause = pause if interval else min(pause * 1.25, LONGEST_PAUSE)
+            pause = pause if interval else min(pause * 1.1, LONGEST_PAUSE)
             left = self._unfinished(left)
 
     def _values_or_first_error(self, propagate: bool) -> list[Any]:

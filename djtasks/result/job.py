@@ -197,8 +197,8 @@ class AsyncResult(Generic[Value]):
                 raise exceptions.TimeoutError(f"Job {self.id} had not ended after {timeout} seconds.")
             yield min(pause, left)
             if interval is None:
-                # Slowly, so that what takes some milliseconds is not noticed many milliseconds late.
-                pause = min(pause * random.uniform(1.15, 1.35), LONGEST_PAUSE)
+                # Slowly: a twelfth of the time that it has waited is as late as an end is noticed.
+                pause = min(pause * random.uniform(1.06, 1.12), LONGEST_PAUSE)
 
     # For those who wait for several
 
