@@ -218,23 +218,21 @@ class Child:
 
     def _wait(self, pause: float) -> None:
         """Sleep until there is something to do: an outcome, a wake-up, a new job, or the end of `pause`."""
-        timeout = self._patience(pause)
-        descriptors = [self._wake_end]
-        # Who leaves jobs to others must not take the wake-up that is theirs.
-        listens = self.consumer.is_idle and not self.consumer.refuses
-        store = self.broker.wakeable(self.consumer.queues) if listens else None
-        if store is not None:
-            descriptors.append(store)
         self._asleep = True
         try:
+            # An outcome that comes from here on ends the sleep; before it is asked, or the question would stay open.
             if self.ledger.pending or self._main_is_done:
                 return
-            self._sleep(descriptors, timeout, looks=store is None and self.consumer.is_idle)
+            # Who leaves jobs to others must not take the wake-up that is theirs.
+            listens = self.consumer.is_idle and not self.consumer.refuses
+            store = self.broker.wakeable(self.consumer.queues) if listens else None
+            descriptors = [self._wake_end] if store is None else [self._wake_end, store]
+            self._sleep(descriptors, self._patience(pause), looks=store is None and self.consumer.is_idle)
+            if store is not None:
+                self.broker.drain_wakeups()
         finally:
             self._asleep = self.consumer.stopping
             self._hush()
-        if store is not None:
-            self.broker.drain_wakeups()
 
     def _patience(self, pause: float) -> float:
         if self.consumer.stopping:

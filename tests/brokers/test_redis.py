@@ -22,6 +22,7 @@ from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.message import VERSION, Message, new_id
 from djtasks.models import Job, Outbox
 from djtasks.worker.child import Child
+from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -165,6 +166,26 @@ def test_a_job_cancelled_while_it_runs_is_not_repeated(broker):
     assert broker.cancel(["x"]) == 1
     broker.reschedule([(delivery, message(id="x", retries=1, countdown=60))])
     assert claim(broker)[0].revoked
+
+
+# Waiting for jobs
+
+
+@in_redis
+def test_who_is_called_away_before_it_waits_does_not_ask_twice(broker, monkeypatch):
+    """Of two open questions the answers would never be told apart again, and one would take another's wake-up."""
+    asked = []
+    real = redis.Connection.send_command
+    monkeypatch.setattr(redis.Connection, "send_command", lambda self, *a: (asked.append(a[0]), real(self, *a)))
+    waits = broker.wakeable(["default"])
+    assert broker.wakeable(["default"]) == waits
+    assert asked.count("BZPOPMIN") == 1
+    broker.enqueue([message()])
+    assert readable([waits], 5.0)
+    broker.drain_wakeups()
+    broker.wakeable(["default"])
+    assert asked.count("BZPOPMIN") == 2
+    broker.drain_wakeups()
 
 
 # What nobody can read

@@ -29,8 +29,9 @@ class Wakeup:
         if self._connection is None:
             self._connection = self._server.connection()
         try:
-            self._connection.send_command("BZPOPMIN", *markers, LONGEST_BLOCK)
-            self._is_open = True
+            if not self._is_open:  # two answers to come would never be told apart again
+                self._connection.send_command("BZPOPMIN", *markers, LONGEST_BLOCK)
+                self._is_open = True
             return int(self._connection._sock.fileno())
         except (exceptions.RedisError, OSError) as error:
             self.close()
