@@ -44,14 +44,15 @@ class JobAction:
 
     def fits(self, job: Job) -> bool:
         """Whether the job, as it stands, is one that it is for."""
-        asked_before = job.revoked and self.name == "cancel"
-        return job.is_finished == self.for_finished and not asked_before
+        if self.for_finished:
+            return job.is_finished
+        return job.state not in states.SETTLED and not job.revoked
 
     def perform(self, request: HttpRequest, ids: Sequence[str]) -> int:
         """Do it to those of these jobs that it is for at this moment, and log it. Raises BrokerUnavailable."""
         rows = Job.objects.filter(pk__in=ids)
-        finished = Q(state__in=states.FINISHED)
-        jobs = list(rows.filter(finished if self.for_finished else ~finished).only("id", "task"))
+        fitting = Q(state__in=states.FINISHED) if self.for_finished else ~Q(state__in=states.SETTLED)
+        jobs = list(rows.filter(fitting).only("id", "task"))
         count = self.act(jobs) if jobs else 0
         if count:
             LogEntry.objects.log_actions(request.user.pk, jobs, self.flag, str(self.note))  # type: ignore[arg-type]
@@ -96,7 +97,10 @@ CANCEL: Final = JobAction(
     label=_("Cancel"),
     title=_("Cancel jobs"),
     explanation=_("What waits ends as REVOKED without a run. What runs already goes on to its end."),
-    left_alone=ngettext_lazy("%d job has ended and is left alone.", "%d jobs have ended and are left alone."),
+    left_alone=ngettext_lazy(
+        "%d job has ended, or others stand for it, and is left alone.",
+        "%d jobs have ended, or others stand for them, and are left alone.",
+    ),
     done=ngettext_lazy(
         "%d job was cancelled; if it runs already, it goes on to its end and is not repeated.",
         "%d jobs were cancelled; those that run already go on to their end and are not repeated.",

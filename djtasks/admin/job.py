@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from django.utils.translation import gettext_lazy
 from djtasks.admin import actions, listing, page
 from djtasks.admin.actions import JobAction
 from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
+from djtasks.admin.tree import Links, tree
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, Queue
@@ -84,6 +85,9 @@ class JobAdmin(ReadOnlyAdmin):
         listing.QueueFilter,
         listing.TaskFilter,
         listing.WorkerFilter,
+        listing.GroupFilter,
+        listing.RootFilter,
+        listing.ParentFilter,
     )
     list_per_page = 50
     sortable_by = ()
@@ -176,7 +180,6 @@ class JobAdmin(ReadOnlyAdmin):
     def _context_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_read = request.user.has_perm("djtasks.view_job_arguments")
         attempts, raw_attempts = page.attempts(job, with_errors=may_read)
-        relatives = page.relatives(job)
         return {
             "title": _("Job"),
             "original": job,
@@ -186,9 +189,7 @@ class JobAdmin(ReadOnlyAdmin):
             "private": page.private(job) if may_read else None,
             "attempts": attempts,
             "raw_attempts": raw_attempts,
-            "relatives": relatives,
-            "relations": self._relations(job, relatives),
-            "children": [(each, self.url("change", each.pk), state_pill(each)) for each in relatives.children],
+            "tree": tree(job, Links(partial(self.url, "change"), self._list_url)),
             "buttons": [
                 (each, self.url(each.name, job.pk))
                 for each in actions.ALL
@@ -197,19 +198,8 @@ class JobAdmin(ReadOnlyAdmin):
             "history_url": self.url("history", job.pk),
         }
 
-    def _relations(self, job: Job, relatives: page.Relatives) -> list[tuple[str, str, str, str]]:
-        """Label, text, address and pill of the parent, the root and the group; '' for what there is none of."""
-        above = ((_("Parent"), job.parent_id, relatives.parent), (_("Root"), job.root_id, relatives.root))
-        relations = [
-            (label, str(row or pk), self.url("change", pk) if row else "", state_pill(row) if row else "")
-            for label, pk, row in above
-            if pk and pk != job.pk
-        ]
-        if job.group_id:
-            relations.append(
-                (_("Group"), job.group_id, f"{self.url('changelist')}?{urlencode({'group_id': job.group_id})}", "")
-            )
-        return relations
+    def _list_url(self, query: Mapping[str, str]) -> str:
+        return f"{self.url('changelist')}?{urlencode(query)}"
 
     def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
         job_id = unquote(object_id)

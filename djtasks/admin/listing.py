@@ -111,7 +111,7 @@ class StateFilter(_ChoiceFilter):
     parameter_name = "state"
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
-        return [(state, state) for state in (*states.WAITING, *states.RUNNING, *states.FINISHED)]
+        return [(state, state) for state in (*states.WAITING, *states.RUNNING, *states.SETTLED)]
 
 
 class TaskFilter(_ChoiceFilter):
@@ -149,6 +149,34 @@ class WorkerFilter(_ChoiceFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         return queryset.filter(Q(worker=value) | starts_with("worker", f"{value}.")) if value else queryset
+
+
+class _AskedFilter(_ChoiceFilter):
+    """What only links lead to: it is offered where it is asked for, so that it can be seen and taken back."""
+
+    def choices_now(self) -> Iterable[tuple[str, Any]]:
+        return ()
+
+
+class GroupFilter(_AskedFilter):
+    title = _("group")
+    parameter_name = "group_id"
+
+
+class ParentFilter(_AskedFilter):
+    title = _("parent")
+    parameter_name = "parent_id"
+
+
+class RootFilter(_AskedFilter):
+    """The jobs of a workflow, the one that it began with among them."""
+
+    title = _("workflow")
+    parameter_name = "root_id"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return queryset.filter(Q(root_id=value) | Q(pk=value)) if value else queryset
 
 
 class EnqueuedFilter(admin.SimpleListFilter):

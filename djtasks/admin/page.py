@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -16,8 +16,6 @@ from djtasks.admin.presentation import LOOKS, NOTHING, duration, exact_and_age, 
 from djtasks.exceptions import MalformedMessage
 from djtasks.masking import masked, masked_call, masked_text, positional_names
 from djtasks.models import Job
-
-MOST_RELATIVES: Final = 50  # children that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,30 +154,6 @@ def _moment(text: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else None
-
-
-@dataclass(frozen=True, slots=True)
-class Relatives:
-    """Jobs that belong to this one; only those whose rows are still there have a row."""
-
-    parent: Job | None
-    root: Job | None
-    children: list[Job]
-    has_more_children: bool
-
-
-def relatives(job: Job) -> Relatives:
-    """Parent, root and children, without their big texts."""
-    columns = ("id", "task", "state", "custom_state")
-    above = {pk for pk in (job.parent_id, job.root_id) if pk and pk != job.pk}
-    found = {each.pk: each for each in Job.objects.filter(pk__in=above).only(*columns)} if above else {}
-    children = list(Job.objects.filter(parent_id=job.pk).only(*columns).order_by("id")[: MOST_RELATIVES + 1])
-    return Relatives(
-        parent=found.get(job.parent_id or ""),
-        root=found.get(job.root_id or ""),
-        children=children[:MOST_RELATIVES],
-        has_more_children=len(children) > MOST_RELATIVES,
-    )
 
 
 def facts(job: Job) -> list[tuple[str, Any]]:

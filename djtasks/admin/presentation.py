@@ -27,6 +27,7 @@ LOOKS: Final[Mapping[str, str]] = {
     states.FAILURE: "failure",
     states.REVOKED: "cancelled",
     states.IGNORED: "ignored",
+    states.REPLACED: "replaced",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 WIDTH: Final = 88  # characters of a line

@@ -33,7 +33,7 @@ def test_the_newest_come_first(root: Client, make_job: Any) -> None:
     assert listed(root) == [job.pk for job in reversed(jobs)]
 
 
-@pytest.mark.parametrize("state", [*states.WAITING, *states.RUNNING, *states.FINISHED])
+@pytest.mark.parametrize("state", [*states.WAITING, *states.RUNNING, *states.SETTLED])
 def test_each_state_has_a_pill_of_its_look(root: Client, make_job: Any, state: str) -> None:
     make_job(state)
     assert f'<span class="djtasks-pill djtasks-{LOOKS[state]}">{state}</span>' in root.get(LIST).text

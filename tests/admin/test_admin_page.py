@@ -8,14 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connections
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 
 from djtasks import encoding, registry, shared_task, states
-from djtasks.admin.page import MOST_RELATIVES
 from djtasks.admin.presentation import DEEPEST, pretty
-from djtasks.conf import settings as our_settings
 from djtasks.models import Job, Worker
 
 
@@ -131,31 +127,6 @@ def test_the_traceback_can_be_copied_and_read_without_script(root: Client, make_
     html = page(root, make_job(states.FAILURE, traceback="Traceback:\n  line"))
     assert 'id="djtasks-traceback" tabindex="0">Traceback:\n  line</pre>' in html
     assert 'data-djtasks-copies="djtasks-traceback"' in html
-
-
-def test_relatives_are_links_on_the_same_site(root: Client, make_job: Any) -> None:
-    parent = make_job(states.SUCCESS, task="the.parent")
-    job = make_job(parent_id=parent.pk, root_id="gone", group_id="a&b")
-    child = make_job(parent_id=job.pk, task="the.child")
-    html = page(root, job)
-    for relative in (parent, child):
-        assert f'<a href="/staff/djtasks/job/{relative.pk}/change/">{relative}</a>' in html
-    assert "gone" in html
-    assert "/gone/" not in html
-    assert 'href="/staff/djtasks/job/?group_id=a%26b"' in html
-
-
-def test_many_children_cost_no_more_queries(root: Client, make_job: Any) -> None:
-    job = make_job(states.SUCCESS, parent_id="x")
-    make_job(parent_id=job.pk)
-    with CaptureQueriesContext(connections[our_settings.DATABASE]) as few:
-        page(root, job)
-    for _ in range(MOST_RELATIVES):
-        make_job(parent_id=job.pk)
-    with CaptureQueriesContext(connections[our_settings.DATABASE]) as many:
-        html = page(root, job)
-    assert len(many) == len(few)
-    assert f'href="/staff/djtasks/job/?parent_id={job.pk}"' in html
 
 
 def test_without_the_permission_nothing_is_shown_that_may_hold_data(log_in: Any, make_job: Any) -> None:
