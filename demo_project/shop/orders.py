@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TextIO
@@ -24,6 +24,23 @@ def write_csv(file: TextIO, count: int, chunk: int) -> Iterator[int]:
         writer.writerow(order(number, dice))
         if number % chunk == 0 or number == count:
             yield number
+
+
+def write_part(file: TextIO, first: int, count: int) -> None:
+    """Write `count` orders from number `first` on, without a header."""
+    dice = random.Random(first)
+    csv.writer(file).writerows(order(number, dice) for number in range(first, first + count))
+
+
+def join(file: TextIO, parts: Iterable[TextIO]) -> int:
+    """Write a header and the orders of `parts`. Returns how many these are."""
+    csv.writer(file).writerow(HEADER)
+    rows = 0
+    for part in parts:
+        for line in part:
+            file.write(line)
+            rows += 1
+    return rows
 
 
 def order(number: int, dice: random.Random) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from demo_project.shop.signup import sign_up
 from djtasks import AsyncResult, states
 
 ORDERS = 20_000
+PARTS = 8
 PICTURES = 6
 PRICE = Decimal("19.90")
 TRIES = 3
@@ -156,6 +157,12 @@ SAMPLES = (
         lambda: tasks.export_orders.delay(ORDERS),
         export_fault,
         lambda ending: f"{ending.value['rows']:,} rows in a CSV file",
+    ),
+    Sample(
+        "Order export in parts",
+        lambda: tasks.export_in_parts.delay(PARTS, ORDERS // PARTS),
+        export_fault,
+        lambda ending: f"{ending.value['rows']:,} rows of {PARTS} jobs in one file",
     ),
     Sample(
         "Thumbnails",

@@ -24,6 +24,11 @@ def writing(name: str, *, binary: bool = False) -> Iterator[IO[Any]]:
         unfinished.unlink(missing_ok=True)
 
 
+def reading(name: str) -> IO[Any]:
+    """Open the file `name` to read."""
+    return path_of(name).open(encoding="utf-8", newline="")
+
+
 def open_to_write(path: Path, binary: bool) -> IO[Any]:
     return path.open("wb") if binary else path.open("w", encoding="utf-8", newline="")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from decimal import Decimal
 from itertools import compress
 from math import isqrt
 from typing import Any
 
 from demo_project.shop import orders, pictures, storage
-from djtasks import shared_task
+from djtasks import group, shared_task
 
 CHUNK = 500  # orders written between two reports
 PAUSE = 0.06  # seconds a chunk: about what a database would take for these orders
@@ -33,6 +34,32 @@ def export_orders(self: Any, count: int = 20_000) -> dict[str, Any]:
             time.sleep(PAUSE)
             report(self, done, count)
     return {"file": name, "rows": count}
+
+
+@shared_task(bind=True)
+def export_in_parts(self: Any, parts: int = 8, size: int = 2_500) -> None:
+    """Let as many jobs write a part each, and one more join them: it gives the result of this one."""
+    firsts = range(1, parts * size, size)
+    raise self.replace(group(export_part.s(first, size) for first in firsts) | join_parts.s())
+
+
+@shared_task(bind=True)
+def export_part(self: Any, first: int, count: int) -> str:
+    """Write `count` orders from number `first` on. Returns the file's name below MEDIA_ROOT."""
+    name = f"exports/parts/{self.request.id}.csv"
+    time.sleep(PAUSE * count / CHUNK)
+    with storage.writing(name) as file:
+        orders.write_part(file, first, count)
+    return name
+
+
+@shared_task(bind=True)
+def join_parts(self: Any, names: list[str]) -> dict[str, Any]:
+    """Make one file of several. Returns its name below MEDIA_ROOT and its number of rows."""
+    name = f"exports/orders-{self.request.id}.csv"
+    with ExitStack() as files, storage.writing(name) as file:
+        rows = orders.join(file, [files.enter_context(storage.reading(part)) for part in names])
+    return {"file": name, "rows": rows}
 
 
 @shared_task(bind=True)

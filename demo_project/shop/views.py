@@ -83,6 +83,17 @@ class Export(JobPage):
         return tasks.export_orders.delay()
 
 
+class ExportInParts(JobPage):
+    slug = "export-in-parts"
+    title = "Order export in parts"
+    teaser = "Eight jobs write a part each, side by side, and one more joins them. The admin draws their tree."
+    button = "Export in parts"
+    task = tasks.export_in_parts.name
+
+    def send(self, values: dict[str, Any]) -> AsyncResult[Any]:
+        return tasks.export_in_parts.delay()
+
+
 class Thumbnails(JobPage):
     slug = "thumbnails"
     title = "Thumbnails"
@@ -129,7 +140,7 @@ class HeavySum(JobPage):
         return tasks.sum_primes.delay(values["below"])
 
 
-PAGES: tuple[type[JobPage], ...] = (SignUp, Export, Thumbnails, Payment, Failure, HeavySum)
+PAGES: tuple[type[JobPage], ...] = (SignUp, Export, ExportInParts, Thumbnails, Payment, Failure, HeavySum)
 
 
 class Start(TemplateView):

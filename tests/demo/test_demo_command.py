@@ -81,7 +81,7 @@ def test_once_does_all_the_work_and_leaves_no_process(demo, tmp_path):
     process = demo("--once")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert len(re.findall(r"│ yes", output)) == 6, output
+    assert len(re.findall(r"│ yes", output)) == 7, output
     assert "12,272,577,818,052" in output
     assert "OutOfStock: The teapot is sold out" in output
     assert not processes_of(tmp_path)

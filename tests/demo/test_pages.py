@@ -24,6 +24,7 @@ FORMS = {
 OUTCOMES = {
     "sign-up": "Sent to ada@example.com",
     "export": "Download 20000 orders",
+    "export-in-parts": "Download 20000 orders",
     "thumbnails": "-6.png",
     "payment": "Paid €19.90 at try 3.",
     "failure": "The teapot is sold out",
