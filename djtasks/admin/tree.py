@@ -380,7 +380,9 @@ def _notes(job: Job) -> Iterator[str]:
         yield _("did not run")
     if job.started_at and job.state not in states.WAITING:
         yield _("waited %(span)s") % {"span": duration(max(0.0, (job.started_at - due).total_seconds()))}
-        if job.seconds is not None or job.state == states.STARTED:
+        if job.state == states.STARTED:
+            yield _("has run %(span)s") % {"span": run_time(job)}
+        elif job.seconds is not None:
             yield _("ran %(span)s") % {"span": run_time(job)}
     if job.retries:
         yield _("try %(number)d") % {"number": job.retries + 1}
