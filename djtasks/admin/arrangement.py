@@ -49,6 +49,7 @@ class Arrangement:
         self.next: dict[Unit, Unit] = {}
         self.previous: dict[Unit, Unit] = {}
         self._follow()
+        self.places: dict[Unit, Place] = {}
         self.below: dict[Place, list[Unit]] = defaultdict(list)
         for unit in sorted(self.shown, key=lambda each: each.id):
             if self.previous.get(unit) not in self.shown:
@@ -107,6 +108,11 @@ class Arrangement:
 
     def place(self, unit: Unit) -> Place:
         """Where the steps stand that begin with `unit`."""
+        if unit not in self.places:
+            self.places[unit] = self._place(unit)
+        return self.places[unit]
+
+    def _place(self, unit: Unit) -> Place:
         replaced = self._replaced_by(unit)
         if replaced in self.rows and replaced != unit.id:
             return Place("replacement", Unit("job", replaced))

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db.models import Case, F, TextField, Value, When
 from django.db.models.functions import Length
+from django.utils.functional import cached_property
 
 from djtasks import states
 from djtasks.exceptions import MalformedMessage
@@ -23,7 +24,7 @@ MOST_SIBLINGS: Final = 50  # members of one group, or children of one job, that 
 NEAR: Final = 40  # jobs above the current one, and as many below it, that are shown before others
 MOST_GROUPS: Final = 50
 SHORT: Final = 10_000  # characters of options that are read of every job that is shown
-MOST_TEXT: Final = 4_000_000  # characters of longer options: each step of a long chain has the rest of the chain
+MOST_TEXT: Final = 2_000_000  # characters of longer options: each step of a long chain has the rest of the chain
 COLUMNS: Final = (
     "id", "task", "state", "custom_state", "parent_id", "root_id", "group_id", "created_at", "run_at", "started_at",
     "finished_at", "seconds", "retries", "exception",
@@ -50,14 +51,14 @@ class Light(NamedTuple):
     state: str
 
 
-@dataclass(slots=True)
+@dataclass
 class Row:
     """A job that is shown; `options` are {} where they cannot be read, and None where they are too long to be."""
 
     job: Job
     options: Mapping[str, Any] | None
 
-    @property
+    @cached_property
     def chain(self) -> list[Mapping[str, Any]]:
         """The steps after it, as signatures."""
         return signatures(self.options, "chain")
@@ -68,7 +69,7 @@ class Row:
         header = (self.options or {}).get("header")
         return str(header[0]) if isinstance(header, list) and header else None
 
-    @property
+    @cached_property
     def stands_for(self) -> str | None:
         """The job that it, or the last of the chain that it begins, stands for."""
         return stands_for(self.options or {})

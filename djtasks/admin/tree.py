@@ -137,7 +137,7 @@ class _Drawing:
         return node
 
     def _in_circles(self) -> Iterator[Unit]:
-        for unit in sorted(self.at.shown):
+        for unit in sorted(self.at.shown - self.drawn):
             outer = self.at.path(unit)[-1]
             if (self.at.place(outer).of in self.at.shown or self.at.previous.get(outer) in self.at.shown) and (
                 outer not in self.drawn
