@@ -16,7 +16,7 @@ from djtasks.follow_ups import Member, in_order, options_of, visible_id
 from djtasks.message import Delivery, Message, NewGroup, Outcome
 from djtasks.plan import Given, Plan, place_of_caller
 from djtasks.request import Request
-from djtasks.result import EagerResult, GroupResult
+from djtasks.result import EagerResult, GroupResult, line_of
 
 HOSTNAME: Final = "eager"
 
@@ -51,14 +51,13 @@ class EagerRun:
 
     def handle(self, result: Any) -> Any:
         """The handle `result`, made of the results that are here now."""
-        made: Any
-        if isinstance(result, GroupResult):
-            made = GroupResult(result.id, [self.handle(each) for each in result.results])
-        else:
-            made = self.result(result.id)
-        if result.known_parent is not None:
-            made.known_parent = self.handle(result.known_parent)
-        return made
+        before = None
+        for each in line_of(result):
+            made: Any = self.result(each.id)
+            if isinstance(each, GroupResult):
+                made = GroupResult(each.id, [self.handle(member) for member in each.results])
+            made.known_parent, before = before, made
+        return before
 
     def _execute(self, message: Message) -> Execution:
         """One job, with all its retries, at once."""

@@ -13,7 +13,7 @@ from django.db.models import Case, F, TextField, Value, When
 from django.db.models.functions import Length
 from django.utils.functional import cached_property
 
-from djtasks import states
+from djtasks import encoding, states
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Message
 from djtasks.models import Job, JobGroup
@@ -299,8 +299,18 @@ def readable(text: str) -> dict[str, Any]:
 def signatures(values: object, name: str) -> list[Mapping[str, Any]]:
     """The signatures that stand in `values` under `name`."""
     found = values.get(name) if isinstance(values, Mapping) else None
-    several = found if isinstance(found, list) else []
+    several = map(_read, found) if isinstance(found, list) else []
     return [each for each in several if isinstance(each, Mapping) and isinstance(each.get("task"), str)]
+
+
+def _read(sig: object) -> object:
+    """A signature as it stands in a list; those of a chain's rest are text."""
+    if not isinstance(sig, str):
+        return sig
+    try:
+        return encoding.decode(sig, fetch=False)
+    except MalformedMessage:
+        return None
 
 
 def part(sig: Mapping[str, Any], name: str) -> Mapping[str, Any]:

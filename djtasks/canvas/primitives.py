@@ -18,7 +18,7 @@ from djtasks import plan
 from djtasks.canvas.signatures import Signature, as_list, maybe_signature, short_names, signature, with_links
 from djtasks.conf import settings
 from djtasks.message import new_id
-from djtasks.result import AsyncResult, GroupResult
+from djtasks.result import GroupResult, line_of
 
 ACCUMULATE: Final = "djtasks.accumulate"  # the task that gives the list of a group's results
 TIMING: Final = frozenset({"countdown", "eta", "expires"})  # options of the first jobs alone
@@ -51,7 +51,9 @@ class Composed(Signature):
         tree = self.with_options(options).normal()
         result = tree.frozen()
         if result is not None:
-            result.committed_when(plan.send(tree, args or (), kwargs or {}, using=options.get("using")))
+            committed = plan.send(tree, args or (), kwargs or {}, using=options.get("using"))
+            for each in line_of(result):
+                each.committed_when(committed)
         return result
 
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
@@ -362,7 +364,9 @@ class chord(Composed):
         result = tree.frozen()
         header, group_id = _first(result), str(tree.options["header_id"])
         using = options.get("using")
-        result.committed_when(plan.send(tree, args, {}, using=using, open_group=group_id))
+        committed = plan.send(tree, args, {}, using=using, open_group=group_id)
+        for each in line_of(result):
+            each.committed_when(committed)
         place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
         while portion := _taken(rest):
             self.tasks.extend(portion)
@@ -623,6 +627,4 @@ def _copied(value: Any) -> Any:
 
 def _first(result: Any) -> Any:
     """The handle that stands first among those that lead to `result`."""
-    while isinstance(result, (AsyncResult, GroupResult)) and result.known_parent is not None:
-        result = result.known_parent
-    return result
+    return line_of(result)[0] if result is not None else None

@@ -2,7 +2,7 @@
 
 from djtasks.result.eager import EagerResult
 from djtasks.result.group import GroupResult, ResultSet, result_from_tuple
-from djtasks.result.job import AsyncResult, allow_join_result, exception_of, handle_on
+from djtasks.result.job import AsyncResult, allow_join_result, exception_of, handle_on, line_of
 
 __all__ = [
     "AsyncResult",
@@ -12,5 +12,6 @@ __all__ = [
     "allow_join_result",
     "exception_of",
     "handle_on",
+    "line_of",
     "result_from_tuple",
 ]

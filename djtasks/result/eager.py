@@ -58,6 +58,7 @@ class EagerResult(AsyncResult[Value]):
     ) -> Value:
         """The value at once; raises the exception that the job ended with, if `propagate`."""
         if self._state in states.PROPAGATE_STATES and propagate:
+            self.raise_error_before()
             self.maybe_throw()
         return self._value  # type: ignore[no-any-return]
 
@@ -78,7 +79,6 @@ class EagerResult(AsyncResult[Value]):
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> None:
         if propagate and self._state in states.PROPAGATE_STATES:
-            self.raise_error_before()
             raise self._value if isinstance(self._value, BaseException) else RuntimeError(str(self._value))
 
     def revoke(self, terminate: bool = False) -> None:

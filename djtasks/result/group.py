@@ -192,8 +192,10 @@ class ResultSet:
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> None:
         """Raise the error of the first that has failed."""
-        for each in self._looked_up():
-            each.maybe_throw(propagate=propagate)
+        for each in self._looked_up() if propagate else ():
+            if each.failed():
+                each.raise_error_before()
+            each.maybe_throw()
 
     maybe_reraise = maybe_throw
 
@@ -246,16 +248,9 @@ class GroupResult(ResultSet):
     def children(self) -> list[Any]:
         return self.results
 
-    def committed_when(self, committed: Callable[[], bool] | None) -> None:
-        super().committed_when(committed)
-        if self.known_parent is not None:
-            self.known_parent.committed_when(committed)
-
     def raise_error_before(self) -> None:
         """Raise the error of the first job before it, of those that its caller knows, that has failed."""
-        if self.known_parent is not None:
-            self.known_parent.raise_error_before()
-            self.known_parent.maybe_throw()
+        job.raise_first_error(self)
 
     def save(self, backend: Any = None) -> Self:
         """Store which jobs belong to it, so that `restore` finds them by its id."""

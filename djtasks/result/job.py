@@ -157,20 +157,15 @@ class AsyncResult(Generic[Value]):
     def committed_when(self, committed: Callable[[], bool] | None) -> None:
         """`committed` tells whether what was sent with it has been committed."""
         self._committed = committed
-        if self.known_parent is not None:
-            self.known_parent.committed_when(committed)
 
     def raise_error_before(self) -> None:
         """Raise the error of the first job before it, of those that its caller knows, that has failed."""
-        if self.known_parent is not None:
-            self.known_parent.raise_error_before()
-            self.known_parent.maybe_throw()
+        raise_first_error(self)
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> None:
         """Raise the job's error, if it has failed."""
         row = self.row
         if propagate and row is not None and row.state in states.PROPAGATE_STATES:
-            self.raise_error_before()
             raise _outcome_of(row)
 
     maybe_reraise = maybe_throw
@@ -321,6 +316,20 @@ class AsyncResult(Generic[Value]):
         if isinstance(other, AsyncResult):
             return self.id == other.id
         return self.id == other if isinstance(other, str) else NotImplemented
+
+
+def line_of(result: Any) -> list[Any]:
+    """What stands before a result in its canvas, as its caller knows it, the first first; and the result itself."""
+    line = [result]
+    while (before := line[-1].known_parent) is not None:
+        line.append(before)
+    return line[::-1]
+
+
+def raise_first_error(result: Any) -> None:
+    """Raise the error of the first of those before `result` that has failed."""
+    for each in line_of(result)[:-1]:
+        each.maybe_throw()
 
 
 def check_join(guarded: bool) -> None:

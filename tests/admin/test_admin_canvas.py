@@ -278,7 +278,7 @@ def test_jobs_that_name_each_other_in_a_circle_are_drawn_once(root: Client, make
     for names in ("ab", "cde"):
         for name, other in zip(names, names[1:] + names[0], strict=True):
             steps = [{"task": "x", "options": {"task_id": other}}] if len(names) == 3 else []
-            options = json.dumps({"chain": steps}) if steps else "{}"
+            options = json.dumps({"chain": [json.dumps(step) for step in steps]}) if steps else "{}"
             make_job(id=name, parent_id=other, root_id=other, options=options, group_id=None)
     for name in "abcde":
         text = text_of(page(root, name))
@@ -287,7 +287,9 @@ def test_jobs_that_name_each_other_in_a_circle_are_drawn_once(root: Client, make
 
 def test_names_are_escaped(root: Client, make_job: Any) -> None:
     attack = "<script>alert(1)</script>"
-    options = json.dumps({"chain": [{"task": attack, "options": {"task_id": attack}}], "link": [{"task": attack}]})
+    options = json.dumps(
+        {"chain": [json.dumps({"task": attack, "options": {"task_id": attack}})], "link": [{"task": attack}]}
+    )
     job = make_job(task=attack, options=options, parent_id=attack, root_id=attack, exception=attack, retries=1)
     assert "<script>alert" not in page(root, job.pk)
 

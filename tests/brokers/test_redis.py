@@ -176,7 +176,9 @@ def test_who_is_called_away_before_it_waits_does_not_ask_twice(broker, monkeypat
     """Of two open questions the answers would never be told apart again, and one would take another's wake-up."""
     asked = []
     real = redis.Connection.send_command
-    monkeypatch.setattr(redis.Connection, "send_command", lambda self, *a: (asked.append(a[0]), real(self, *a)))
+    monkeypatch.setattr(
+        redis.Connection, "send_command", lambda self, *a, **k: (asked.append(a[0]), real(self, *a, **k))
+    )
     waits = broker.wakeable(["default"])
     assert broker.wakeable(["default"]) == waits
     assert asked.count("BZPOPMIN") == 1
