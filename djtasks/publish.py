@@ -70,7 +70,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 _OPTIONS: Final = frozenset(TaskOptions.__annotations__)
-_KEPT: Final = ("failed", "stands_for")  # what follow-ups add to the options of a signature
+_KEPT: Final = ("awaited", "failed", "stands_for")  # what follow-ups add to the options of a signature
 _OWN: Final = frozenset({"own_id", *_KEPT})
 
 
@@ -157,7 +157,7 @@ def changed(message: Message, options: Mapping[str, Any], task: Any) -> Message:
     """
     check_names(options)
     options = {key: value for key, value in options.items() if value is not None}
-    stored = {**json.loads(message.options), **_storable(options)}
+    stored = {**encoding.decode(message.options, fetch=False), **_storable(options)}
     _check_limits(stored, task)
     fields: dict[str, Any] = {"eta": None, "countdown": None, **schedule(options)}
     if "queue" in options:
