@@ -43,7 +43,7 @@ logger = logging.getLogger("djtasks.execution")
 LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
 LONGEST_REFUSAL_DELAY: Final = 30.0  # seconds
 _HANDED_ON: Final = frozenset({"keeps", "link", "chain"})  # options of a job whose value others get
-_FOLLOWED: Final = frozenset({*_HANDED_ON, "link_error", "header", "failed", "stands_for"})
+_FOLLOWED: Final = frozenset({*_HANDED_ON, "link_error", "header", "failed", "stands_for", "awaited"})
 _OUR_CODE: Final = str(Path(__file__).parent)
 
 Report = Callable[[str | None, Any], None]
@@ -334,13 +334,16 @@ class Execution:
             signals.task_rejected.notify(sender=task, message=self.message, exc=error)
 
     def _unknown(self, error: NotRegistered) -> Outcome:
-        """Given back for a worker that knows the task, until `UNKNOWN_TASK_GRACE` has passed in waiting."""
+        """Given back for a worker that knows the task, until `UNKNOWN_TASK_GRACE` has passed in waiting.
+
+        Here and now there is no other process to know it: an eager run fails at once.
+        """
         refusals = self.delivery.refusals
         signals.task_unknown.notify(
             sender=None, name=self.message.task, id=self.message.id, message=self.message, exc=error
         )
-        delays = [min(2.0**count, LONGEST_REFUSAL_DELAY) for count in range(refusals + 1)]
-        if sum(delays[:refusals]) >= settings.UNKNOWN_TASK_GRACE:
+        delays = [min(2.0 ** min(count, 10), LONGEST_REFUSAL_DELAY) for count in range(refusals + 1)]
+        if self.request.is_eager or sum(delays[:refusals]) >= settings.UNKNOWN_TASK_GRACE:
             return self._failed(error)
         logger.warning(
             "Unknown task %s[%s], given back for %d s: no module that this worker imports declares it. "

@@ -46,14 +46,16 @@ def complete(
     message = outcome.delivery.message
     if outcome.state not in states.SETTLED or (not options and message.group_id is None and sig is None):
         return outcome
+    if added and outcome.state in (states.SUCCESS, states.REPLACED):
+        outcome = replace(outcome, grows=(message.group_id or "", len(added)))
     if outcome.state == states.REPLACED:
-        return _sent(outcome, _replacement(message, options, sig))
+        plan = _replacement(message, options, sig)
+        _add_members(plan, message, options, added)
+        return _sent(outcome, plan)
     outcome = ended(outcome, options)
     if outcome.state == states.SUCCESS:
         plan = _next(message, options, result or "null")
-        if added:
-            outcome = replace(outcome, grows=(message.group_id or "", len(added)))
-            _add_members(plan, message, options, added)
+        _add_members(plan, message, options, added)
         return _sent(outcome, plan)
     if outcome.state in FAILED:
         return _sent(outcome, _errbacks(message, options))
@@ -180,13 +182,15 @@ def _errbacks(message: Message, options: Mapping[str, Any]) -> Plan:
     place = Place(root_id=message.root_id or message.id, parent_id=job_id)
     for errback in options.get("link_error") or ():
         sig = signature(errback).normal()
-        if sig.immutable or not takes_request(sig):
-            given = Given(args=(job_id,))
-        else:
-            sig.last().options["failed"] = message.id
-            given = Given()
+        for first in sig.entries():
+            if first.immutable:
+                continue
+            if takes_request(first):
+                first.options["failed"] = message.id
+            else:
+                first.args = (job_id, *first.args)
         sig.frozen()
-        plan.add(sig, given, place)
+        plan.add(sig, Given(), place)
     return plan
 
 

@@ -123,11 +123,11 @@ def send(
     return publish.publish(plan.messages, groups, using=using)
 
 
-def send_more(group_id: str, members: Sequence[Signature], first: int, place: Place) -> None:
+def send_more(group_id: str, members: Sequence[Signature], first: int, place: Place, given: Given) -> None:
     """Send more members of a group that is kept open by one that does not exist; `first` is the place of the first."""
     plan = Plan()
     for index, member in enumerate(members, first):
-        plan.add(member, Given(checked=True), replace(place, group_id=group_id, index=index, keeps=True))
+        plan.add(member, given, replace(place, group_id=group_id, index=index, keeps=True))
     with transaction.atomic(using=settings.DATABASE):
         JobGroup.objects.all().count_down([], [(group_id, len(members))])
         publish.publish(plan.messages, plan.groups, using=settings.DATABASE)

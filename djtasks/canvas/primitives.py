@@ -14,7 +14,7 @@ from itertools import count
 from operator import or_
 from typing import Any, ClassVar, Final, Self
 
-from djtasks import plan
+from djtasks import plan, registry
 from djtasks.canvas.signatures import Signature, as_list, maybe_signature, short_names, signature, with_links
 from djtasks.conf import settings
 from djtasks.message import new_id
@@ -60,6 +60,12 @@ class Composed(Signature):
         """Run it here, with the same outcome as in workers. Returns an EagerResult; of a group, several."""
         tree = self.with_options(options).normal()
         return Composed.run_here(tree, tree.frozen(), args or (), kwargs or {}, options.get("throw"))
+
+    def frozen(self) -> Any:
+        end = self.end()
+        if not isinstance(end, Composed) and _is_ignored(end):
+            end.options["awaited"] = True  # so that its row stays, and who waits for the whole sees its end
+        return super().frozen()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`delay`."""
@@ -131,7 +137,7 @@ class chain(Composed):
         if not rest:
             return type(self).empty()
         if "task_id" in self.options:
-            rest[-1].last().options.setdefault("task_id", self.options["task_id"])
+            rest[-1].end().options.setdefault("task_id", self.options["task_id"])
         return _spread(rest[0] if len(rest) == 1 else chain.of(rest), self.options)
 
     def last(self) -> Signature:
@@ -149,6 +155,11 @@ class chain(Composed):
     def unchain_tasks(self) -> list[Signature]:
         """Copies of its steps, with what is linked to the whole linked to them."""
         return _unchained(self)
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Whether its first step takes what comes before it."""
+        for step in self.tasks[:1]:
+            step.set_immutable(immutable)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.apply_async(args, kwargs) if self.tasks else None
@@ -349,22 +360,22 @@ class chord(Composed):
     def apply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
-        made = self._with_body(kwargs)
+        made, kwargs = self._with_body(kwargs)
         header = made.kwargs["header"]
         if not isinstance(header, Iterator) or settings.TASK_ALWAYS_EAGER:
-            return Composed.apply_async(made, args, None, **options)
+            return Composed.apply_async(made, args, kwargs, **options)
         made.kwargs["header"] = self.kwargs["header"] = taken = _taken(header)
-        if len(taken) < 1 or made.body is None:
-            return Composed.apply_async(made, args, None, **options)
-        return made._stream(header, args or (), options)
+        if not taken or not made._has_body():
+            return Composed.apply_async(made, args, kwargs, **options)
+        return made._stream(header, plan.Given(args=args or (), kwargs=kwargs, checked=True), options)
 
-    def _stream(self, rest: Iterator[Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    def _stream(self, rest: Iterator[Any], given: plan.Given, options: Mapping[str, Any]) -> Any:
         """Send the members that there are, then those that a slow generator gives, as they come."""
         tree = self.with_options(options).normal()
         result = tree.frozen()
         header, group_id = _first(result), str(tree.options["header_id"])
         using = options.get("using")
-        committed = plan.send(tree, args, {}, using=using, open_group=group_id)
+        committed = plan.send(tree, given.args, given.kwargs, using=using, open_group=group_id)
         for each in line_of(result):
             each.committed_when(committed)
         place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
@@ -373,14 +384,13 @@ class chord(Composed):
             more = [_single(_spread(task, options)) for task in _flat(portion)]
             for task in more:
                 header.add(task.frozen())
-                for entry in task.entries():
-                    entry.args = (*args, *entry.args) if not entry.immutable else entry.args
-            plan.send_more(group_id, more, len(header) - len(more), place)
+            plan.send_more(group_id, more, len(header) - len(more), place, given)
         plan.close(group_id)
         return result
 
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        return Composed.apply(self._with_body(kwargs), args, None, **options)
+        made, kwargs = self._with_body(kwargs)
+        return Composed.apply(made, args, kwargs, **options)
 
     def _copy(self) -> Self:
         # A copy must not use up what is to be sent; so it is used up, and kept, here.
@@ -388,14 +398,20 @@ class chord(Composed):
             self.tasks = list(self.kwargs["header"])
         return super()._copy()
 
-    def _with_body(self, kwargs: Mapping[str, Any] | None) -> chord:
-        body = (kwargs or {}).get("body")
+    def _with_body(self, kwargs: Mapping[str, Any] | None) -> tuple[chord, dict[str, Any]]:
+        """This, or one with the `body` among `kwargs`; and the rest of them, which are for the header."""
+        rest = dict(kwargs or {})
+        body = rest.pop("body", None)
         if body is None:
-            return self
+            return self, rest
         made = chord((), body)
         made.update({name: self[name] for name in ("args", "options", "immutable")})
         made.kwargs["header"] = self.kwargs["header"]
-        return made
+        return made, rest
+
+    def _has_body(self) -> bool:
+        """Whether anything comes after the header; an empty chain or group is as good as no body."""
+        return self.body is not None and not _is_empty(self.body.normal())
 
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
@@ -432,15 +448,15 @@ class chord(Composed):
         return errback
 
     def set_immutable(self, immutable: bool) -> None:
-        """Whether its body takes the header's results."""
-        if self.body is not None:
-            self.body.set_immutable(immutable)
+        """Whether its header takes what comes before it; the body says for itself whether it takes the results."""
+        for task in self.tasks:
+            task.set_immutable(immutable)
 
     def freeze(self, _id: str | None = None, **places: Any) -> Any:
         header_id = self.options.setdefault("header_id", new_id())
         root = places.get("root_id")
         header = GroupResult(header_id, [task.freeze(root_id=root) for task in self.tasks])
-        if self.body is None:
+        if not self._has_body():
             return header
         result = self.body.freeze(self.options.get("task_id") or _id, root_id=root)
         self.options["task_id"] = self.body.id
@@ -450,17 +466,16 @@ class chord(Composed):
     def normal(self) -> Signature:
         header = group(self.tasks)._of_members([_single(task) for task in _flat(self.tasks)])
         header.options.pop("task_id", None)
-        if self.body is None:
-            return _spread(header, self.options)
-        body = self.body.normal()
-        for name in ("link", "link_error"):  # given before there was a body
-            for callback in as_list(self.options.get(name)):
-                getattr(body, name)(callback)
+        if not self._has_body():
+            if "header_id" in self.options:
+                header.options["task_id"] = self.options["header_id"]
+            return _spread(_with_args(_linked(header, self.options), self), self.options)
+        body = _linked(self.body.normal(), self.options)  # links that were given before there was a body
         made = chord((), None)
         made.kwargs.update(header=header.kwargs["tasks"], body=body)
         made.options.update({name: self.options[name] for name in ("task_id", "header_id") if name in self.options})
-        if "task_id" in self.options and not isinstance(body.end(), group):
-            body.last().options.setdefault("task_id", self.options["task_id"])
+        if "task_id" in self.options:
+            body.end().options.setdefault("task_id", self.options["task_id"])
         return _spread(_with_args(made, self), self.options)
 
     def last(self) -> Signature:
@@ -597,11 +612,24 @@ def _spread(tree: Signature, options: Mapping[str, Any]) -> Signature:
     return tree
 
 
+def _linked(tree: Signature, options: Mapping[str, Any]) -> Signature:
+    for name in ("link", "link_error"):
+        for callback in as_list(options.get(name)):
+            getattr(tree, name)(callback)
+    return tree
+
+
 def _with_args(tree: Signature, given: Signature) -> Signature:
     for task in tree.entries() if given.args else ():
         if not task.immutable:
             task.args = (*given.args, *task.args)
     return tree
+
+
+def _is_ignored(task: Signature) -> bool:
+    """Whether nobody keeps its result, as far as this process knows."""
+    known = registry.find(task.task)
+    return bool(task.options.get("ignore_result", known is None or known.ignores_result))
 
 
 def _is_empty(sig: Signature) -> bool:

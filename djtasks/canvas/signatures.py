@@ -67,7 +67,7 @@ class Signature(dict[str, Any]):
 
         Raises TypeError for what is no signature.
         """
-        if "task" not in values:
+        if not isinstance(values.get("task"), str):
             raise TypeError(f"This dict is no signature: it has no 'task': {values!r:.200}")
         kind = Signature.TYPES.get(values.get("subtask_type") or "", Signature)
         return kind._rebuilt(values)
@@ -343,12 +343,14 @@ class Signature(dict[str, Any]):
 def signature(varies: Any, *args: Any, **kwargs: Any) -> Any:
     """A signature: of a task or its name, with args, kwargs, options as `Signature`; or of a dict (a copy).
 
-    Raises TypeError for a dict that is no signature.
+    Raises TypeError for anything else.
     """
     if isinstance(varies, Signature):
         return varies.clone()
     if isinstance(varies, Mapping):
         return Signature.from_dict(varies)
+    if not isinstance(getattr(varies, "name", varies), str):
+        raise TypeError(f"Neither a signature nor a task: {varies!r:.200}")
     return Signature(varies, *args, **kwargs)
 
 
