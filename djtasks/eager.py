@@ -26,6 +26,7 @@ class EagerRun:
 
     def __init__(self) -> None:
         self._waiting: deque[Message] = deque()
+        self._sent: dict[str, Message] = {}
         self._executions: dict[str, Execution] = {}  # by the id that callers know
         self._ended: dict[str, EagerResult[Any]] = {}
         self._groups: dict[str, NewGroup] = {}
@@ -38,12 +39,14 @@ class EagerRun:
             self._groups.setdefault(group.id, group)
             self._remaining.setdefault(group.id, group.size)
         self._waiting.extend(messages)
+        self._sent.update((message.id, message) for message in messages)
 
     def run(self) -> None:
         """Run all, and what they lead to, to the end."""
         while self._waiting:
             execution = self._execute(self._waiting.popleft())
             self._take(execution.outcome, execution)
+        self._relate()
 
     def result(self, job_id: str) -> EagerResult[Any]:
         """How the job ended; PENDING if it never came to its turn."""
@@ -101,7 +104,22 @@ class EagerRun:
     def _count(self, group_id: str, job_id: str) -> None:
         left = self._remaining[group_id] = self._remaining.get(group_id, 0) - 1
         if left == 0:
-            self._waiting.extend(replace(message, parent_id=job_id) for message in self._groups[group_id].body)
+            self.send([replace(message, parent_id=job_id) for message in self._groups[group_id].body])
+
+    def _relate(self) -> None:
+        """Give each result its children, as the rows of jobs would tell."""
+        groups: dict[tuple[str, str], GroupResult] = {}
+        for message in self._sent.values():
+            parent = self._ended.get(message.parent_id or "")
+            if parent is None:
+                continue
+            if message.group_id in (None, self._sent[parent.id].group_id):
+                parent.children.append(self.result(message.id))
+                continue
+            key = parent.id, str(message.group_id)
+            if key not in groups:
+                parent.children.append(groups.setdefault(key, GroupResult(key[1])))
+            groups[key].results.append(self.result(message.id))
 
     def header_results(self, group_id: str) -> list[Any]:
         return in_order(self._members.get(group_id, []), self._groups[group_id].size)

@@ -130,7 +130,7 @@ class _Writer:
         kind = type(value)
         if kind in _SCALARS:
             return value
-        if kind is list:
+        if kind is list or (kind is range and not self.hashable):  # read back as a list, a range could be no key
             return self.sequence(value, path)
         if isinstance(value, dict):
             return self.mapping(value, path)

@@ -355,7 +355,7 @@ def _children_of(job_id: str) -> list[Any]:
         if group_id is None or group_id == own_group:
             found[pk] = AsyncResult(pk)
         else:
-            found.setdefault(group_id, GroupResult(group_id)).add(AsyncResult(pk))
+            found.setdefault(group_id, GroupResult(group_id)).results.append(AsyncResult(pk))
     return list(found.values())
 
 

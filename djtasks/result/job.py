@@ -281,12 +281,15 @@ class AsyncResult(Generic[Value]):
         """What this job sent, oldest first: jobs, and a GroupResult for each group."""
         return children_of(self.id)
 
-    def collect(self, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
-        """Each job that came of this one, itself first, with its value: `(result, result.get(**options))`."""
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """Each job that came of this one, itself first, with its value: `(result, result.get(**options))`.
+
+        It waits for each, unless `intermediate`: then the value of what has not ended is None.
+        """
         waiting: deque[AsyncResult[Any]] = deque([self])
         while waiting:
             result = waiting.popleft()
-            yield result, result.get(**options)
+            yield result, None if intermediate and not result.ready() else result.get(**options)
             waiting.extend(result.children)
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
