@@ -488,6 +488,12 @@ def test_an_unknown_task_is_given_back_longer_and_longer_and_fails_when_its_grac
     assert outcomes[8].failure.message == "No task named 'not.here.yet' is registered here."
 
 
+def test_a_long_grace_is_kept_to_its_end(settings):
+    settings.DJTASKS = {"UNKNOWN_TASK_GRACE": 7 * 86400}
+    outcome = refused(message("not.here.yet"), refusals=2000).outcome
+    assert (outcome.state, outcome.delay) == ("PENDING", 30)
+
+
 def test_a_message_of_a_newer_version_is_left_to_a_newer_worker():
     outcome = refused(message(version=VERSION + 1)).outcome
     assert (outcome.state, outcome.count) == ("PENDING", "refusals")

@@ -123,6 +123,12 @@ def adds_to_chord(self, numbers, value):
 
 
 @shared_task(bind=True)
+def adds_to_chord_and_is_replaced(self, x):
+    self.add_to_chord(identity.s(x))
+    raise self.replace(identity.s(x + 1))
+
+
+@shared_task(bind=True)
 def adds_a_chord_to_chord(self, numbers, value):
     self.add_to_chord(group(add.s(number, value) for number in numbers) | total.s())
     return 0
@@ -183,3 +189,41 @@ def retried_now_and_then(self, x):
     if x % 3 == 0 and self.request.retries == 0:
         raise self.retry(countdown=0.05)
     return x
+
+
+# Arithmetic whose result tells apart what came in which order: see test_properties.
+
+
+def digest(value):
+    """A number of a number, or of lists of them at any depth."""
+    if not isinstance(value, list):
+        return value
+    number = len(value)
+    for each in value:
+        number = (number * 31 + digest(each)) % 1_000_003
+    return number
+
+
+@shared_task
+def plus(value, n):
+    return digest(value) + n
+
+
+@shared_task
+def times(value, n):
+    return digest(value) * n % 1_000_003
+
+
+@shared_task
+def both(value):
+    return [digest(value), [digest(value) + 1]]
+
+
+@shared_task
+def constant(n):
+    return n
+
+
+@shared_task(bind=True)
+def becomes(self, value, sig):
+    raise self.replace(signature(sig).clone((value,)))

@@ -13,6 +13,7 @@ from tests.canvas.tasks import (
     add_returned,
     adds_a_chord_to_chord,
     adds_to_chord,
+    adds_to_chord_and_is_replaced,
     fail,
     gives_signature,
     identity,
@@ -166,6 +167,10 @@ CASES = {
     "replaced again and again": (lambda: nesting.s(3), 3),
     "added to a chord": (lambda: group([adds_to_chord.s([1, 2, 3], 4)]) | identity.s(), [0, 5, 6, 7]),
     "a chord added to a chord": (lambda: group([adds_a_chord_to_chord.s([1, 2, 3], 4)]) | identity.s(), [0, 18]),
+    "added by one that is replaced": (
+        lambda: chord([adds_to_chord_and_is_replaced.s(1), identity.s(5)], identity.s()),
+        [2, 5, 1],
+    ),
     "added while others wait": (lambda: chord([adds_to_chord.s([1], 1), identity.s(5)], identity.s()), [0, 5, 2]),
     "retried in a chain": (lambda: chain(retried_once.s(1), retried_once.s(), add.s(1)), 2),
     "retried in a header": (lambda: chord([retried_once.s(1), retried_once.s(2)], total.s()), 3),
