@@ -176,15 +176,8 @@ class chain(Composed):
         return other if not steps and isinstance(other, group) else self._joined(steps, other)
 
     def _joined(self, steps: list[Signature], other: Signature) -> Self:
-        last = steps[-1] if steps else None
         made = type(self).empty()
-        if isinstance(last, group):
-            steps[-1] = chord(last, other)
-        elif isinstance(last, chord) and last.body is not None:
-            last.body = last.body | other
-        else:
-            steps.append(other.clone())
-        made.tasks = steps
+        made.tasks = _extended(steps, other)
         own = {name: value for name, value in self.options.items() if name not in ("link", "link_error", "task_id")}
         made.options.update(own)
         return made
@@ -365,7 +358,7 @@ class chord(Composed):
         if not isinstance(header, Iterator) or settings.TASK_ALWAYS_EAGER:
             return Composed.apply_async(made, args, kwargs, **options)
         made.kwargs["header"] = self.kwargs["header"] = taken = _taken(header)
-        if not taken or not made._has_body():
+        if not taken or made.body is None or _is_empty(made.body.normal()):
             return Composed.apply_async(made, args, kwargs, **options)
         return made._stream(header, plan.Given(args=args or (), kwargs=kwargs, checked=True), options)
 
@@ -409,10 +402,6 @@ class chord(Composed):
         made.kwargs["header"] = self.kwargs["header"]
         return made, rest
 
-    def _has_body(self) -> bool:
-        """Whether anything comes after the header; an empty chain or group is as good as no body."""
-        return self.body is not None and not _is_empty(self.body.normal())
-
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
             return NotImplemented
@@ -423,7 +412,7 @@ class chord(Composed):
         if isinstance(other, chain):
             return reduce(or_, _unchained(other), self)
         made = self.clone()
-        made.body = made.body | _unrolled(other)
+        made.body = _extended_body(made.body, _unrolled(other))
         return made
 
     def link(self, callback: Any) -> Any:
@@ -456,7 +445,7 @@ class chord(Composed):
         header_id = self.options.setdefault("header_id", new_id())
         root = places.get("root_id")
         header = GroupResult(header_id, [task.freeze(root_id=root) for task in self.tasks])
-        if not self._has_body():
+        if self.body is None or _is_empty(self.body):
             return header
         result = self.body.freeze(self.options.get("task_id") or _id, root_id=root)
         self.options["task_id"] = self.body.id
@@ -466,11 +455,12 @@ class chord(Composed):
     def normal(self) -> Signature:
         header = group(self.tasks)._of_members([_single(task) for task in _flat(self.tasks)])
         header.options.pop("task_id", None)
-        if not self._has_body():
+        body = None if self.body is None else self.body.normal()
+        if body is None or _is_empty(body):
             if "header_id" in self.options:
                 header.options["task_id"] = self.options["header_id"]
             return _spread(_with_args(_linked(header, self.options), self), self.options)
-        body = _linked(self.body.normal(), self.options)  # links that were given before there was a body
+        _linked(body, self.options)  # links that were given before there was a body
         made = chord((), None)
         made.kwargs.update(header=header.kwargs["tasks"], body=body)
         made.options.update({name: self.options[name] for name in ("task_id", "header_id") if name in self.options})
@@ -550,6 +540,28 @@ def _unchained(sig: Signature) -> list[Signature]:
         for step in steps:
             step.link_error(errback)
     return steps
+
+
+def _extended(steps: list[Signature], other: Signature) -> list[Signature]:
+    """Steps, which are ours to change, with `other` after them: after a group, or a chord's body, as its body."""
+    last = steps[-1] if steps else None
+    if isinstance(last, group):
+        steps[-1] = chord(last, other)
+    elif isinstance(last, chord) and last.body is not None:
+        last.body = _extended_body(last.body, other)
+    else:
+        steps.append(other.clone())
+    return steps
+
+
+def _extended_body(body: Signature, other: Signature) -> Signature:
+    """`body | other`, without the copies that would make a long row of groups slow."""
+    if isinstance(body, chord):
+        return _extended([body], other)[0] if body.body is not None else body | other
+    if isinstance(body, chain) and body.tasks and not body.options and not body.args:
+        _extended(body.tasks, other)
+        return body
+    return body | other  # type: ignore[no-any-return]
 
 
 def _unrolled(sig: Signature) -> Signature:

@@ -14,12 +14,14 @@ from tests.canvas.tasks import (
     adds_a_chord_to_chord,
     adds_to_chord,
     adds_to_chord_and_is_replaced,
+    digest,
     fail,
     gives_signature,
     identity,
     ignores,
     mul,
     nesting,
+    plus,
     replaced_by_chain,
     replaced_by_group,
     replaced_by_nothing,
@@ -289,6 +291,15 @@ def test_what_follows_a_failure_fails_and_nothing_waits_for_ever(database):
 def test_what_follows_a_failure_fails_at_once_too(sig):
     with pytest.raises(Expected):
         run_here(sig).get()
+
+
+def test_a_long_row_of_groups_is_made_ready_in_a_moment():
+    """Each is the body of the one before: what is done for a body must not be done twice."""
+    sig = chain(*(group(plus.s(0), plus.s(1)) for _ in range(40)), plus.s(0))
+    value = 1
+    for _ in range(40):
+        value = digest([value, value + 1])
+    assert run_here(sig, 1).get() == value
 
 
 @every_broker
