@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from djtasks import exceptions, states
 from djtasks.models import Job, JobGroup
+from djtasks.models.fields import utc_now
 from djtasks.result import job
 from djtasks.result.eager import EagerResult
 from djtasks.result.job import AsyncResult
@@ -258,7 +259,7 @@ class GroupResult(ResultSet):
         JobGroup.objects.update_or_create(
             pk=self.id,
             defaults={"results": text},
-            create_defaults={"results": text, "size": len(self), "remaining": 0, "finished_at": None},
+            create_defaults={"results": text, "size": len(self), "remaining": 0, "finished_at": utc_now()},
         )
         return self
 
