@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from djtasks import publish
+from django.db import transaction
+
+from djtasks import follow_ups, publish
 from djtasks.brokers import get_broker
+from djtasks.conf import settings
 from djtasks.models import Job
 
 
@@ -20,9 +23,13 @@ def revoke(ids: str | Iterable[str]) -> int:
 def retry(ids: str | Iterable[str]) -> int:
     """Run finished jobs once more, under the same ids; earlier attempts are kept. Returns how many were finished.
 
+    A step of a chain goes on with what follows it, a member of an unfinished group counts once more when it ends.
     Raises BrokerUnavailable.
     """
-    return publish.again(_as_ids(ids))
+    chosen = _as_ids(ids)
+    with transaction.atomic(using=settings.DATABASE):
+        follow_ups.reopen(chosen)
+        return publish.again(chosen)
 
 
 def pause(queue: str) -> None:

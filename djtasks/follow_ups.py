@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from django.db.models import F
+
 from djtasks import encoding, publish, registry, states
 from djtasks.canvas.primitives import single
 from djtasks.canvas.signatures import as_list, signature
@@ -77,6 +79,17 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
         stands_for=tuple(options.get("stands_for") or ()),
         also=tuple(_without_run(outcome, each) for text in rest for each in single_tasks(publish.from_text(text))),
     )
+
+
+def reopen(ids: Sequence[str]) -> None:
+    """Undo, within a transaction, what the ends of these jobs did to what follows them: they are to run once more."""
+    jobs = Job.objects.finished().filter(pk__in=ids).exclude(options="{}").values_list("group_id", "state", "options")
+    for group_id, state, text in jobs:
+        rest = json.loads(text).get("chain") or ()
+        if group_id and not (rest and state == states.SUCCESS):
+            JobGroup.objects.filter(pk=group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
+        later = [each["options"]["task_id"] for sig in rest for each in single_tasks(publish.from_text(sig))]
+        Job.objects.finished().filter(pk__in=later, token=0).delete()
 
 
 def options_of(message: Message) -> dict[str, Any]:

@@ -282,6 +282,7 @@ def again(ids: Sequence[str]) -> int:
 def revoke(ids: Sequence[str]) -> int:
     """Cancel jobs. Returns how many had not ended. Raises BrokerUnavailable."""
     broker = get_broker()
+    ids = [*ids, *Job.objects.all().standing_for(ids)]
     count = broker.cancel(ids)
     if broker.transactional:
         return count

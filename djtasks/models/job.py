@@ -104,6 +104,16 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Store what the running task says of itself, if it is still held."""
         self.held(delivery).update(custom_state=state, meta=meta)
 
+    def standing_for(self, ids: Sequence[str]) -> list[str]:
+        """The unended jobs on whose way the results of those of `ids` are that were replaced, as far as rows tell."""
+        replaced = self.filter(pk__in=ids, state=states.REPLACED).values_list("pk", "root_id")
+        unended = self.exclude(state__in=states.SETTLED)
+        return [
+            found
+            for pk, root_id in replaced
+            for found in unended.filter(root_id=root_id or pk, options__contains=pk).values_list("pk", flat=True)
+        ]
+
     def end_replaced(self, outcomes: Sequence[Outcome]) -> None:
         """Let replaced jobs end as the jobs do that stand for them."""
         for outcome in outcomes:

@@ -1,5 +1,7 @@
 """Tasks of the canvas tests: pure ones, ones that replace themselves, ones that say what they were called with."""
 
+from pathlib import Path
+
 from djtasks import chain, group, shared_task, signature
 from djtasks.exceptions import Ignore
 from tests.tasks import note
@@ -227,3 +229,12 @@ def constant(n):
 @shared_task(bind=True)
 def becomes(self, value, sig):
     raise self.replace(signature(sig).clone((value,)))
+
+
+@shared_task
+def fails_first(x, path):
+    """It fails, and succeeds when it runs once more."""
+    if not Path(path).exists():
+        note(path, "failed")
+        raise Expected("the first time")
+    return x

@@ -178,11 +178,11 @@ def test_eager_mode_runs_canvas_at_once(database):
 
 
 def test_a_chain_may_be_longer_than_python_recurses(database):
-    sig = chain(identity.s(0), *(add.s(1) for _ in range(1100)))
+    sig = chain(identity.s(0), *(add.s(1) for _ in range(1050)))
     result = sig.apply_async()
     with pytest.raises(exceptions.TimeoutError):
         result.get(timeout=0.01)
-    assert run_here(sig).get() == 1100
+    assert run_here(sig).get() == 1050
 
 
 # Transactions

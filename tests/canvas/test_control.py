@@ -1,0 +1,61 @@
+"""What an operator does to jobs of a canvas: run one once more, cancel one."""
+
+import pytest
+
+from djtasks import chain, chord, control
+from djtasks.brokers import get_broker
+from djtasks.execution import Execution
+from djtasks.models import Job, JobGroup
+from djtasks.testing import run_jobs
+from djtasks.worker.ledger import Ledger
+from tests.canvas.tasks import add, fails_first, identity, replaced_by_chain, total
+from tests.canvas.ways import nothing_is_left, run_queued
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
+
+
+def test_a_step_that_failed_and_is_retried_goes_on_with_what_follows(database, tmp_path):
+    result = run_queued(chain(identity.s(1), fails_first.s(str(tmp_path / "failed")), add.s(1)))
+    assert (result.state, result.parent.state) == ("FAILURE", "FAILURE")
+    assert control.retry(result.parent.id) == 1
+    run_jobs()
+    assert Job.objects.get(pk=result.id).state == "SUCCESS"
+    assert nothing_is_left()
+
+
+def test_a_member_that_is_retried_while_others_wait_counts_once(database, tmp_path):
+    sig = chord([fails_first.s(1, str(tmp_path / "failed")), identity.s(2).set(queue="later")], total.s())
+    result = sig.apply_async()
+    run_jobs("default")
+    assert control.retry(result.parent[0].id) == 1
+    run_jobs("default")
+    assert JobGroup.objects.get().remaining == 1
+    run_jobs()
+    assert result.get(timeout=1) == 3
+    assert nothing_is_left()
+
+
+def test_a_body_whose_header_failed_runs_once_its_member_has_been_retried(database, tmp_path):
+    result = run_queued(chord([fails_first.s(1, str(tmp_path / "failed")), identity.s(2)], total.s()))
+    assert result.state == "FAILURE"
+    control.retry(result.parent[0].id)
+    run_jobs()
+    control.retry(result.id)
+    run_jobs()
+    assert Job.objects.get(pk=result.id).state == "SUCCESS"
+
+
+def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database):
+    if database != "default":
+        pytest.skip("what only waits in Redis has no row that tells what it stands for")
+    result = replaced_by_chain.si(42).apply_async()
+    broker = get_broker()
+    (delivery,) = broker.claim("default", limit=1, worker="w.1")
+    ledger = Ledger(broker, "w.1")
+    ledger.record(Execution(delivery).run())
+    ledger.commit()
+    assert Job.objects.get(pk=result.id).state == "REPLACED"
+    result.revoke()
+    run_jobs()
+    assert result.state == "REVOKED"
+    assert nothing_is_left()
