@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from itertools import count
+from itertools import count, takewhile
 from operator import or_
 from typing import Any, ClassVar, Final, Self
 
@@ -94,7 +94,8 @@ class chain(Composed):
         steps = [] if options or _is_one(tasks) else _steps(tasks)
         if not steps:
             return super().__new__(cls)
-        return reduce(or_, steps, cls.empty())
+        single = list(takewhile(lambda step: type(step) is Signature, steps))  # no need to look at each again and again
+        return reduce(or_, steps[len(single) :], cls.of([step.clone() for step in single]))
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
         if "task" not in self:  # or `__new__` has made it of its steps
