@@ -69,7 +69,7 @@ def steps(command: str, arguments: list[str]) -> list[list[str]]:
     once = ["--once"] if os.environ.get("ONCE", "0") not in ("", "0") else []
     return {
         "demo": [[python, "manage.py", "demo", *once, *arguments]],
-        "test": [[python, "-m", "pytest", *arguments]],
+        "test": [[python, "-m", "pytest", *(arguments or _in_parallel())]],
         "lint": [
             [python, "-m", "ruff", "check", *arguments, "."],
             [python, "-m", "ruff", "format", "--check", "."],
@@ -79,6 +79,11 @@ def steps(command: str, arguments: list[str]) -> list[list[str]]:
         "bench": [[python, "-m", "benchmarks", *arguments]],
         "build": [[python, "-m", "build", *arguments]],
     }[command]
+
+
+def _in_parallel() -> list[str]:
+    """Options for the whole suite in CI: it waits more than it works, and each file is as it would be alone."""
+    return ["-n", "2", "--dist", "loadfile"] if os.environ.get("CI") else []
 
 
 def perform(command_lines: list[list[str]]) -> int:

@@ -19,6 +19,9 @@ pymysql.install_as_MySQLdb()
 IN_PYTEST = "pytest" in sys.modules and "DJTASKS_TEST_SETTINGS" not in os.environ
 FILES = Path(os.environ.setdefault("DJTASKS_TEST_FILES", tempfile.mkdtemp(prefix="djtasks-tests-")))
 SUFFIX = os.environ.setdefault("DJTASKS_TEST_SUFFIX", f"{os.getpid()}")
+XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if not SUFFIX.endswith(XDIST_WORKER):  # of several that test at a time, each has databases and keys of its own
+    SUFFIX = os.environ["DJTASKS_TEST_SUFFIX"] = f"{SUFFIX}{XDIST_WORKER}"
 
 
 def _server(kind: str) -> servers.Server | None:

@@ -27,7 +27,7 @@ def is_over():
     return not (JobGroup.objects.filter(remaining__gt=0).exists() or Outbox.objects.exists() or unended.exists())
 
 
-def kill_at_random(worker, until, most=250):
+def kill_at_random(worker, until, most=150):
     """Kill a child of the worker, the keeper among them, at each `most` jobs that end. Returns how many."""
     for kills in count():
         if until():
@@ -54,7 +54,7 @@ def test_each_of_200_chords_runs_its_body_once_with_all_results_whatever_is_kill
     header = list(range(MEMBERS))
     assert [each.get(timeout=30) for each in results] == [[*header, number] for number in range(CHORDS)]
     wait_until(is_over)
-    assert kills >= 5
+    assert kills >= 3
     # Each body, and each step after it, was sent once.
     assert (Job.objects.filter(task=identity.name).count(), Job.objects.filter(task=add.name).count()) == (200, 200)
 
