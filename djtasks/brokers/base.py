@@ -154,6 +154,17 @@ class Broker(ABC):
         """End a pause."""
 
     @property
+    def leases_unasked(self) -> bool:
+        """Whether a new job may be leased by its row alone, for a moment: none was revoked before it came.
+
+        As this thread's last claim has seen it.
+        """
+        return True
+
+    def lease(self, deliveries: Sequence[Delivery]) -> None:
+        """Take in jobs that never were in a queue, as leased by a first claim. Ids that are known stay as they are."""
+
+    @property
     def reconnects(self) -> int:
         """How often this process has opened a connection: what it knew of its leases may not hold on a new one."""
         return 0

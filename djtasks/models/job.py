@@ -82,6 +82,30 @@ class JobQuerySet(models.QuerySet["Job"]):
         """
         return recording.store(self, outcomes) if outcomes else set()
 
+    def take(self, messages: Sequence[Message], worker: str) -> list[Delivery]:
+        """Insert the rows of new jobs that `worker` runs next, as claimed by it: no detour through their queue.
+
+        For messages that are due at once and do not expire. Returns those whose ids were free.
+        """
+        if not messages:
+            return []
+        deliveries = [Delivery(each, worker, 1) for each in messages]
+        if statements.enqueue(connections[self.db], messages, worker) == len(messages):
+            return deliveries
+        mine = self.filter(pk__in=[each.id for each in messages], state=states.RECEIVED, worker=worker, token=1)
+        taken = set(mine.values_list("pk", flat=True))
+        return [each for each in deliveries if each.id in taken]
+
+    def hand_over(self, outcome: Outcome, worker: str) -> set[str]:
+        """`record` of a step and `take` of the one that follows, in one statement. Returns the ids that were written.
+
+        None if the step is not held any more, or the vendor has no such statement: then nothing has happened.
+        """
+        connection = connections[self.db]
+        if connection.vendor != "postgresql":
+            return set()
+        return statements.hand_over(connection, worker, outcome, time.monotonic())
+
     def record_retry(self, outcome: Outcome, now: datetime) -> bool:
         """Put the next try in the place of this one, if still held: message, state and lease in one step."""
         failure = outcome.failure

@@ -27,6 +27,7 @@ VENDORS: Final = ("postgresql", "sqlite", "mysql")
 BATCH: Final = 500  # rows a statement where each row is spelled out
 BATCH_SIZE: Final = 4 * 1024 * 1024  # characters of such a statement; a server's max_allowed_packet may be 16 MiB
 _ROW: Final = re.compile(r"-- row\n(.*)\n-- end of row\n", re.DOTALL)
+Lease = tuple[str, str, int]  # of what is due at once: state, worker, token
 _COMMENT: Final = re.compile(r"^--(?! row| end of row).*\n", re.MULTILINE)
 
 
@@ -55,9 +56,14 @@ def now(connection: BaseDatabaseWrapper) -> datetime:
     return as_utc(moment, connection) or datetime.now(UTC)
 
 
-def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
-    """Insert a row for each message whose id is free; in one transaction."""
-    _ENQUEUE[connection.vendor](connection, messages)
+def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], worker: str = "") -> int | None:
+    """Insert a row for each message whose id is free; in one transaction. Returns how many, None if it cannot tell.
+
+    With `worker`, what is due at once is leased to it, as by a first claim.
+    """
+    lease = ("RECEIVED", worker, 1) if worker else ("PENDING", "", 0)
+    count: int | None = _ENQUEUE[connection.vendor](connection, messages, lease)
+    return count
 
 
 def claim(
@@ -86,7 +92,26 @@ def store(connection: BaseDatabaseWrapper, rows: Sequence[Mapping[str, Any]]) ->
     Returns the ids that were written.
     """
     with connection.cursor() as cursor:
-        cursor.execute(sql("postgresql", "store"), _arrays([tuple(row.values()) for row in rows]))
+        if len(rows) == 1:
+            cursor.execute(sql("postgresql", "store_one"), rows[0])
+        else:
+            cursor.execute(sql("postgresql", "store"), _arrays([tuple(row.values()) for row in rows]))
+        return {job_id for (job_id,) in cursor.fetchall()}
+
+
+def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, clock: float) -> set[str]:
+    """Record how a job ended and insert the one that follows, leased to `worker`, if the first is held. PostgreSQL.
+
+    Returns the ids that were written. One round trip and one commit: the steps of a chain wait for nothing else.
+    """
+    following = sql("postgresql", "enqueue_one").replace("/* after */", "FROM ended")
+    statement = (
+        f"WITH ended AS ({sql('postgresql', 'record_one')}), following AS ({following} RETURNING id) "  # noqa: S608
+        "SELECT id FROM ended UNION ALL SELECT id FROM following"
+    )
+    row = _postgresql_row(outcome.follow_ups[0], ("RECEIVED", worker, 1))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*_postgresql_outcome(outcome, worker, clock), *row])
         return {job_id for (job_id,) in cursor.fetchall()}
 
 
@@ -177,19 +202,21 @@ def _arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
+def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> int:
     with connection.cursor() as cursor:
         if len(messages) == 1:
-            cursor.execute(sql("postgresql", "enqueue_one"), _postgresql_row(messages[0]))
+            cursor.execute(sql("postgresql", "enqueue_one"), _postgresql_row(messages[0], lease))
         else:
-            cursor.execute(sql("postgresql", "enqueue"), _arrays([_postgresql_element(each) for each in messages]))
+            columns = _arrays([_postgresql_element(each) for each in messages])
+            cursor.execute(sql("postgresql", "enqueue"), [*lease, *columns])
+        return int(cursor.rowcount)
 
 
-def _postgresql_row(m: Message) -> tuple[Any, ...]:
+def _postgresql_row(m: Message, lease: Lease) -> tuple[Any, ...]:
     return (
-        m.id, m.task, m.queue, m.priority, -m.priority, m.eta, m.countdown, m.args, m.kwargs, m.eta, m.countdown,
-        m.expires_at, m.expires_in, m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender,
-        m.headers, m.options, m.version,
+        m.id, m.task, m.queue, m.priority, -m.priority, m.eta, m.countdown, *lease, m.args, m.kwargs, m.eta,
+        m.countdown, m.expires_at, m.expires_in, m.retries, m.parent_id, m.root_id, m.group_id, m.schedule,
+        m.unique_key, m.sender, m.headers, m.options, m.version,
     )  # fmt: skip
 
 
@@ -217,12 +244,25 @@ def _postgresql_claim(
 def _postgresql_record(
     connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outcome], clock: float
 ) -> set[str]:
-    rows = [
-        (o.delivery.id, o.delivery.token, o.state, o.result, o.seconds, clock - o.ended, *_failure(o)) for o in outcomes
-    ]
     with connection.cursor() as cursor:
-        cursor.execute(sql("postgresql", "record"), [*_arrays(rows), worker])
+        if len(outcomes) == 1:
+            cursor.execute(sql("postgresql", "record_one"), _postgresql_outcome(outcomes[0], worker, clock))
+        else:
+            rows = [
+                (o.delivery.id, o.delivery.token, o.state, o.result, o.seconds, clock - o.ended, *_failure(o))
+                for o in outcomes
+            ]
+            cursor.execute(sql("postgresql", "record"), [*_arrays(rows), worker])
         return {job_id for (job_id,) in cursor.fetchall()}
+
+
+def _postgresql_outcome(outcome: Outcome, worker: str, clock: float) -> tuple[Any, ...]:
+    age = clock - outcome.ended
+    begun = None if outcome.seconds is None else outcome.seconds + age
+    return (
+        outcome.state, outcome.result, outcome.seconds, begun, age, *_failure(outcome), outcome.delivery.id, worker,
+        outcome.delivery.token,
+    )  # fmt: skip
 
 
 def _postgresql_promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
@@ -241,18 +281,21 @@ def _failure(outcome: Outcome) -> tuple[str, str | None, str | None, str | None]
 # SQLite: one row a statement, prepared once, in one transaction; this machine's clock
 
 
-def _sqlite_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
+def _sqlite_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> int:
     moment = datetime.now(UTC)
     stamp = microseconds(moment)
-    rows = [_sqlite_row(m, moment, stamp + i, connection) for i, m in enumerate(messages)]
+    rows = [(*lease[1:], *_sqlite_row(m, moment, stamp + i, lease[0], connection)) for i, m in enumerate(messages)]
     with _together(connection, len(rows)), connection.cursor() as cursor:
         cursor.executemany(sql("sqlite", "enqueue"), rows)
+        return int(cursor.rowcount)
 
 
-def _sqlite_row(m: Message, moment: datetime, order_key: int, connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
+def _sqlite_row(
+    m: Message, moment: datetime, order_key: int, ready: str, connection: BaseDatabaseWrapper
+) -> tuple[Any, ...]:
     run_at = m.eta if m.countdown is None else moment + timedelta(seconds=m.countdown)
     expires_at = m.expires_at if m.expires_in is None else moment + timedelta(seconds=m.expires_in)
-    state = "SCHEDULED" if run_at is not None and run_at > moment else "PENDING"
+    state = "SCHEDULED" if run_at is not None and run_at > moment else ready
     return (
         m.id, m.task, m.queue, m.priority, -m.priority, order_key, state, m.args, m.kwargs,
         as_parameter(run_at, connection), as_parameter(expires_at, connection), as_parameter(moment, connection),
@@ -303,22 +346,22 @@ def _sqlite_promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
 # MySQL and MariaDB: all rows spelled out in one statement; no UPDATE … RETURNING
 
 
-def _mysql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> None:
+def _mysql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> None:
     split = list(portions(list(enumerate(messages)), lambda each: each[1].size, BATCH, BATCH_SIZE))
     with _together(connection, len(split)), connection.cursor() as cursor:
         for portion in split:
             # By id, so that two who send the same ids wait for each other in one order.
             portion.sort(key=lambda each: each[1].id)
-            values = [value for i, m in portion for value in _mysql_row(m, i, connection)]
+            values = [value for i, m in portion for value in _mysql_row(m, i, lease, connection)]
             cursor.execute(_repeated("mysql", "enqueue", len(portion), ",\n"), values)
 
 
-def _mysql_row(m: Message, position: int, connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
+def _mysql_row(m: Message, position: int, lease: Lease, connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
     eta, countdown = as_parameter(m.eta, connection), _as_microseconds(m.countdown)
     return (
-        m.id, m.task, m.queue, m.priority, -m.priority, position, eta, countdown, m.args, m.kwargs, eta, countdown,
-        as_parameter(m.expires_at, connection), _as_microseconds(m.expires_in), m.retries, m.parent_id, m.root_id,
-        m.group_id, m.schedule, m.unique_key, m.sender, m.headers, m.options, m.version,
+        m.id, m.task, m.queue, m.priority, -m.priority, position, eta, countdown, *lease, m.args, m.kwargs, eta,
+        countdown, as_parameter(m.expires_at, connection), _as_microseconds(m.expires_in), m.retries, m.parent_id,
+        m.root_id, m.group_id, m.schedule, m.unique_key, m.sender, m.headers, m.options, m.version,
     )  # fmt: skip
 
 

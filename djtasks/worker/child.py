@@ -52,7 +52,13 @@ class Child:
         self.slots = slots
         self.options = options
         self.broker = get_broker()
-        self.ledger = Ledger(self.broker, owner, self.wake)
+        self.ledger = Ledger(
+            self.broker,
+            owner,
+            self.wake,
+            wants=lambda messages: self.consumer.wants(messages),
+            take=lambda deliveries: self.consumer.take(deliveries),
+        )
         self.consumer = Consumer(
             self.broker, owner, options, is_fresh=self._is_fresh, wake=self.wake, unended=self.ledger.unended
         )
@@ -192,6 +198,7 @@ class Child:
             self._is_unsure = False
         self.ledger.commit()
         if self.consumer.stopping or self.consumer.is_stuck() or not self._is_fresh():
+            self.ledger.tell_leases()
             self.consumer.release()
         if self.consumer.stopping:
             self.consumer.notify()

@@ -10,13 +10,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from djtasks import registry
 from djtasks.brokers import Broker
 from djtasks.conf import settings
-from djtasks.message import Delivery
+from djtasks.message import Delivery, Message
 from djtasks.worker.options import WorkerOptions
 
 logger = logging.getLogger("djtasks.consumer")
@@ -24,6 +24,7 @@ logger = logging.getLogger("djtasks.consumer")
 AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
 MOST_AHEAD: Final = 200  # jobs
 HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
+SATED: Final = 0.02  # seconds for which a queue that gave all that it had is taken to be empty
 DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
 _RECENT: Final = 0.2  # weight of the last run time in the moving average
 
@@ -62,6 +63,8 @@ class Consumer:
         self._discovered = 0.0
         self._alone = False  # what comes next must be the only one: its last run may have killed its process
         self._refused: dict[str, float] = {}  # task → until when it is not claimed
+        self._emptied: dict[str, float] = {}  # queue → when it last gave some jobs, and had no more
+        self._sated = 0.0  # when the last look found less than was wanted
 
     # The main thread
 
@@ -76,7 +79,7 @@ class Consumer:
                 self._changed.wait(timeout=1.0)
             else:
                 return None
-        if len(self._waiting) <= self.ahead() // 2:
+        if self._wanted(0) > 0:
             self._wake()
         return delivery
 
@@ -145,6 +148,30 @@ class Consumer:
             self._changed.notify()
         return len(kept) + len(claimed) - len(to_run)
 
+    def wants(self, messages: Sequence[Message]) -> list[Message]:
+        """Those of new jobs that would come here next anyhow: nothing stands before them in their queues.
+
+        A queue that has just given out a job, and had no more, is neither paused nor does anybody wait in it. What else
+        comes within `SATED` seconds they may overtake, as what was claimed ahead may.
+        """
+        if self.stopping or self._alone or self.runs_long() or not (self._is_fresh() and self.broker.leases_unasked):
+            return []
+        since, known = time.monotonic() - SATED, self.known()
+        return [
+            each
+            for each in messages
+            if self._emptied.get(each.queue, 0.0) > since
+            and _is_due(each)
+            and registry.find(each.task) is not None
+            and each.id not in known
+        ][: max(0, self.ahead() - len(self._waiting))]
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Take jobs that were leased to us without a claim."""
+        with self._changed:
+            self._waiting.extend(deliveries)
+            self._changed.notify()
+
     def runs_long(self) -> bool:
         """What runs has run for so long that whatever came now would wait behind it."""
         since = self._running_since
@@ -172,7 +199,8 @@ class Consumer:
             return 0
         if self._alone:
             return 1 if self.is_idle and not unsettled else 0
-        if self.runs_long():
+        is_sated = time.monotonic() - self._sated < SATED  # then first what comes of what is at hand
+        if self.runs_long() or (is_sated and (unsettled or not self.is_idle)):
             return 0
         ahead = self.ahead()
         missing = ahead - len(self._waiting) - (self._running_since is not None and ahead == 1)
@@ -184,7 +212,11 @@ class Consumer:
         for queue in self._in_turn():
             if len(claimed) >= wanted:
                 break
-            claimed += self.broker.claim(queue, limit=wanted - len(claimed), worker=self.worker, refused=refused)
+            limit = wanted - len(claimed)
+            found = self.broker.claim(queue, limit=limit, worker=self.worker, refused=refused)
+            self._emptied[queue] = time.monotonic() if 0 < len(found) < limit else 0.0
+            claimed += found
+        self._sated = time.monotonic() if len(claimed) < wanted else 0.0
         return claimed
 
     def _in_turn(self) -> list[str]:
@@ -227,6 +259,12 @@ class Consumer:
         if rest:
             self.broker.release(rest)
         return kept
+
+
+def _is_due(message: Message) -> bool:
+    """Whether it may run at once and for ever: what is judged by the broker's clock goes by the broker."""
+    times = (message.eta, message.countdown, message.expires_at, message.expires_in)
+    return all(time is None for time in times) and message.unique_key is None
 
 
 def known_queues() -> list[str]:

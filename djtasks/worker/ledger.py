@@ -20,6 +20,7 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 
 from djtasks import follow_ups, outbox, states
 from djtasks.brokers import Broker
+from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.execution import failure_of
@@ -52,18 +53,32 @@ class Ledger:
     """Records the outcomes of one owner of leases.
 
     `record`, `begin` and `report` are called by whoever runs jobs; `commit` by the one thread that
-    owns the connection. `wake` is called when there is something to commit.
+    owns the connection. `wake` is called when there is something to commit. Of what follows from outcomes, `wants`
+    tells what would come here next anyhow; that is leased in their transaction, and handed on to `take`.
     """
 
-    def __init__(self, broker: Broker, worker: str, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        worker: str,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        wants: Callable[[Sequence[Message]], Sequence[Message]] = lambda _messages: (),
+        take: Callable[[Sequence[Delivery]], None] = lambda _deliveries: None,
+    ) -> None:
         self.broker = broker
         self.worker = worker
         self._wake = wake
+        self._wants = wants
+        self._take = take
         self._room = threading.Condition()
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
+        self._leasing: list[Delivery] = []  # in the transaction that is being written
+        self._untold: dict[str, Delivery] = {}  # leased by us, which the broker need not know yet
+        self._untold_since = 0.0
         # Recorded, but not yet told to the broker:
         self._ended: list[Delivery] = []
         self._again: list[tuple[Delivery, Message]] = []
@@ -126,8 +141,10 @@ class Ledger:
             return self._gathered[0].delivery if self._gathered else None
 
     def next_mark(self) -> float | None:
-        """Seconds until the row of a running job is to say STARTED; None if none is."""
+        """Seconds until the row of a running job is to say STARTED, or the broker to hear of it; None if none is."""
         waits = [each.since + MARK_AFTER - time.monotonic() for each in list(self._begun.values()) if not each.marked]
+        if self._untold:
+            waits.append(self._untold_since + MARK_AFTER - time.monotonic())
         return max(0.0, min(waits)) if waits else None
 
     def commit(self) -> int:
@@ -213,6 +230,31 @@ class Ledger:
                 return
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
+        self._leasing = []
+        if len(outcomes) != 1 or not self._hand_over(outcomes[0]):
+            self._write_all(outcomes)
+        if self._leasing:
+            if not self.broker.transactional:
+                self._untold_since = self._untold_since if self._untold else time.monotonic()
+                self._untold.update((each.id, each) for each in self._leasing)
+            self._take(self._leasing)
+
+    def _hand_over(self, outcome: Outcome) -> bool:
+        """Record a step and lease the next one to ourselves by one statement, where there is one for that."""
+        if not _is_step(outcome) or not (self.broker.transactional or outcome.delivery.id in self._untold):
+            return False
+        wanted = self._wants(outcome.follow_ups)
+        check_sizes(wanted)
+        written = Job.objects.all().hand_over(outcome, self.worker) if wanted else set()
+        if outcome.delivery.id not in written:
+            return False
+        self._leasing = [Delivery(each, self.worker, 1) for each in wanted if each.id in written]
+        if not self._leasing:
+            outbox.send([replace(each, check=True) for each in wanted], using=settings.DATABASE, on_commit="outbox")
+        self._ended.append(outcome.delivery)
+        return True
+
+    def _write_all(self, outcomes: Sequence[Outcome]) -> None:
         final = [each for each in outcomes if each.state in states.SETTLED and not each.forget]
         is_plain = len(final) == len(outcomes) and not any(map(_has_consequences, final))
         write = self._write_rows if self.broker.transactional else self._store_rows
@@ -281,13 +323,27 @@ class Ledger:
         following += [replace(m, check=True) for each in rest if each.delivery.id in before for m in each.follow_ups]
         if consequential := [each for each in accepted if _has_consequences(each)]:
             following += _conclude(consequential)
+        self._lease([each for each in accepted if len(each.follow_ups) == 1])
+        if self._leasing:
+            here = {each.id for each in self._leasing}
+            following = [message for message in following if message.id not in here]
         if following:
             ordered = sorted(following, key=lambda message: message.id)
             outbox.send(ordered, using=settings.DATABASE, on_commit="outbox")
         return foreign
 
+    def _lease(self, outcomes: Sequence[Outcome]) -> None:
+        """Lease to ourselves what would come here next anyhow. (What one outcome spreads is for all workers.)"""
+        wanted = self._wants([outcome.follow_ups[0] for outcome in outcomes])
+        check_sizes(wanted)
+        self._leasing = Job.objects.all().take(wanted, self.worker)
+
     def _tell_broker(self) -> None:
         """Acknowledge, put in place and give back what is recorded; what the broker does not take stays for later."""
+        self._ended = [each for each in self._ended if self._untold.pop(each.id, None) is None]
+        is_time = time.monotonic() - self._untold_since >= MARK_AFTER
+        if self._untold and (self._again or self._back or is_time):
+            self.tell_leases()
         if self._ended:
             self.broker.ack(self._ended)
             self._ended = []
@@ -298,6 +354,15 @@ class Ledger:
             outcome = self._back[0]
             self.broker.release([outcome.delivery], delay=outcome.delay, count=outcome.count)
             self._back.pop(0)
+
+    def tell_leases(self) -> None:
+        """Let the broker know what we hold that has never been in a queue; before any of it is given back, say.
+
+        What ends within a moment it need not hear of: the row has the lease, for the keepers too.
+        """
+        if self._untold:
+            self.broker.lease(list(self._untold.values()))
+            self._untold = {}
 
 
 @contextmanager
@@ -310,6 +375,12 @@ def _named() -> Iterator[None]:
 
 def _is_given_back(outcome: Outcome) -> bool:
     return outcome.next is None and outcome.state not in states.SETTLED
+
+
+def _is_step(outcome: Outcome) -> bool:
+    """Whether it has succeeded, and one job follows from that and nothing else."""
+    others = (outcome.counts, outcome.grows, outcome.also, outcome.stands_for, outcome.groups, outcome.forget)
+    return outcome.state == states.SUCCESS and len(outcome.follow_ups) == 1 and not any(others)
 
 
 def _has_consequences(outcome: Outcome) -> bool:

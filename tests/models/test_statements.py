@@ -1,6 +1,7 @@
 """The hot statements, each against plain ORM code that does the same, on each database."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -96,6 +97,21 @@ def test_enqueue_leaves_taken_ids_alone_in_the_table_and_within_a_batch(connecti
         statements.enqueue(connection, batch)
 
     assert_same(emptied(by_statement), emptied(lambda: enqueue_by_orm([first, *batch])))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_enqueue_leases_what_is_due_if_it_is_told_to_whom(connection, together):
+    due = [each for each in MESSAGES if each.id in ("plain", "past", "at once", "negative")]
+
+    def by_statement():
+        for batch in [due] if together else [[each] for each in due]:
+            statements.enqueue(connection, batch, "w.1")
+
+    def by_orm():
+        enqueue_by_orm(due)
+        Job.objects.update(state="RECEIVED", worker="w.1", token=1)
+
+    assert_same(emptied(by_statement), emptied(by_orm))
 
 
 def test_enqueue_numbers_the_messages_in_their_order(connection):
@@ -219,12 +235,14 @@ def record_by_orm(worker, given):
     return recorded
 
 
-def test_record_writes_what_the_orm_would_and_tells_what_was_ours(connection):
+@pytest.mark.parametrize("together", [True, False])
+def test_record_writes_what_the_orm_would_and_tells_what_was_ours(connection, together):
     recorded = []
 
     def by_statement():
         held_rows()
-        recorded.append(statements.record(connection, "me", outcomes(), time.monotonic()))
+        batches = [outcomes()] if together else [[each] for each in outcomes()]
+        recorded.append(set().union(*(statements.record(connection, "me", each, time.monotonic()) for each in batches)))
 
     def by_orm():
         held_rows()
@@ -238,6 +256,28 @@ def test_record_of_only_our_own_jobs_writes_them_all(connection):
     held_rows()
     assert statements.record(connection, "me", outcomes()[:4], time.monotonic()) == {"job0", "job1", "job2", "job3"}
     assert Job.objects.finished().count() == 4
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_hand_over_writes_what_record_and_a_leasing_enqueue_would(connection, number):
+    if connection.vendor != "postgresql":
+        pytest.skip("one statement of two changes is PostgreSQL's")
+    outcome = replace(outcomes()[number], follow_ups=(MESSAGES[0],))
+    written = []
+
+    def by_one_statement():
+        held_rows()
+        written.append(statements.hand_over(connection, "me", outcome, time.monotonic()))
+
+    def by_two():
+        held_rows()
+        recorded = statements.record(connection, "me", [outcome], time.monotonic())
+        if recorded:
+            statements.enqueue(connection, outcome.follow_ups, "me")
+        written.append({*recorded, *(["plain"] if recorded else [])})
+
+    assert_same(emptied(by_one_statement), emptied(by_two))
+    assert written[0] == written[1]
 
 
 def test_record_never_changes_what_has_ended(connection):

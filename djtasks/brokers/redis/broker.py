@@ -80,11 +80,27 @@ class RedisBroker(Broker):
                 keys.owners,
                 keys.paused,
                 keys.doubt,
+                keys.tombstones,
             ],
             [min(limit, BATCH), worker, queue, *refused],
         )
+        self._local.has_tombstones = bool(answer[0] & 2)
         claimed = [delivery_of(job, worker, queue) for job in answer[1:]]
-        return [doubted(each) for each in claimed] if answer[0] else claimed
+        return [doubted(each) for each in claimed] if answer[0] & 1 else claimed
+
+    @property
+    def leases_unasked(self) -> bool:
+        return not getattr(self._local, "has_tombstones", True)
+
+    def lease(self, deliveries: Sequence[Delivery]) -> None:
+        keys = self.keys
+        for worker, group in _by(attrgetter("worker"), deliveries):
+            fields = [(m.id, m.to_json(), m.queue, 100 - m.priority, m.task) for m in (each.message for each in group)]
+            self.server.run(
+                "lease",
+                [keys.messages, keys.jobs, keys.leases(worker), keys.owners, keys.clock, keys.tombstones],
+                [worker, *(value for each in fields for value in each)],
+            )
 
     def forget_claims(self, worker: str, *, but: Collection[str]) -> int:
         leases = self._leases(worker)

@@ -1,11 +1,13 @@
 -- Leases ready jobs of one queue: highest priority first, then oldest; of a paused queue only what was revoked.
--- KEYS: 1 ready, 2 wake, 3 messages, 4 jobs, 5 attempts, 6 leases of the owner, 7 owners, 8 paused, 9 doubt
+-- KEYS: 1 ready, 2 wake, 3 messages, 4 jobs, 5 attempts, 6 leases of the owner, 7 owners, 8 paused, 9 doubt,
+--       10 tombstones
 -- ARGV: limit, owner, queue; then the names of tasks to leave out
--- Out: whether the server may have forgotten acks; then each job: id, text, token, losses, refusals, revoked,
+-- Out: 1 if the server may have forgotten acks, + 2 if ids were revoked before they came; then each job: id, text, token, losses, refusals, revoked,
 --      created, put there (µs), earlier attempts
 local limit, owner, queue = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local most_bytes, most_passed = 8 * 1024 * 1024, 5000  -- of messages at a time; of jobs to look over for others
 local paused = redis.call('SISMEMBER', KEYS[8], queue) == 1
+local facts = redis.call('EXISTS', KEYS[9]) + 2 * redis.call('EXISTS', KEYS[10])
 local ids, scores = {}, {}
 
 local function take(found)
@@ -43,9 +45,9 @@ for _, id in ipairs(ids) do
     count = count + 1
 end
 for i = #ids, count + 1, -1 do ids[i] = nil end
-if #ids == 0 then return {0} end
+if #ids == 0 then return {facts} end
 redis.call('ZREM', KEYS[1], unpack(ids))
-local claimed, states, leases = {redis.call('EXISTS', KEYS[9])}, {}, {}
+local claimed, states, leases = {facts}, {}, {}
 local texts, packed = redis.call('HMGET', KEYS[3], unpack(ids)), redis.call('HMGET', KEYS[4], unpack(ids))
 local attempts = redis.call('EXISTS', KEYS[5]) == 1 and redis.call('HMGET', KEYS[5], unpack(ids)) or {}
 for i, id in ipairs(ids) do
