@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from djtasks.canvas import signature
-from djtasks.canvas.primitives import ACCUMULATE
+from djtasks.canvas.normal import ACCUMULATE
 from djtasks.declare import shared_task
 
 

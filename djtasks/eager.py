@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from djtasks import encoding, publish, states
-from djtasks.canvas.primitives import Composed
+from djtasks.canvas.composed import Composed
 from djtasks.conf import settings
 from djtasks.exceptions import ChordError
 from djtasks.execution import Execution

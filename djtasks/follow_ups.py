@@ -16,12 +16,12 @@ from typing import Any, Final
 from django.db.models import F
 
 from djtasks import encoding, publish, registry, states
-from djtasks.canvas.primitives import single
+from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import as_list, signature
 from djtasks.exceptions import ChordError, MalformedMessage
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, JobGroup
-from djtasks.plan import Given, Plan, single_tasks
+from djtasks.plan import Given, Plan
 from djtasks.publish import Place
 from djtasks.request import Request, request_of
 from djtasks.result import exception_of
@@ -143,8 +143,8 @@ def _next(message: Message, options: Mapping[str, Any], result: str) -> Plan:
     given = Given(result=result)
     below = Place(root_id=message.root_id or message.id, parent_id=visible_id(message, options))
     for callback in options.get("link") or ():
-        sig = signature(callback).normal()
-        sig.frozen()
+        sig = normal(signature(callback))
+        frozen(sig)
         plan.add(sig, given, below)
     if rest := options.get("chain"):
         plan.add(publish.from_text(rest[0]), given, _place_of(message, options, below, rest[1:]))
@@ -173,15 +173,15 @@ def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: 
 
 def _replacement(message: Message, options: Mapping[str, Any], sig: Any) -> Plan:
     tree = single(sig)
-    last = tree.last()
+    last = end(tree)
     for callback in options.get("link") or ():
         last.link(callback)
     for errback in options.get("link_error") or ():
-        for task in tree.single_tasks():
+        for task in single_tasks(tree):
             if errback not in as_list(task.options.get("link_error")):
                 task.link_error(errback)
     last.options["stands_for"] = [*(options.get("stands_for") or ()), message.id]
-    tree.frozen()
+    frozen(tree)
     plan = Plan()
     below = Place(root_id=message.root_id or message.id, parent_id=message.parent_id)
     place = _place_of(message, options, below, options.get("chain") or ())
@@ -194,15 +194,15 @@ def _errbacks(message: Message, options: Mapping[str, Any]) -> Plan:
     job_id = visible_id(message, options)
     place = Place(root_id=message.root_id or message.id, parent_id=job_id)
     for errback in options.get("link_error") or ():
-        sig = signature(errback).normal()
-        for first in sig.entries():
+        sig = normal(signature(errback))
+        for first in entries(sig):
             if first.immutable:
                 continue
             if takes_request(first):
                 first.options["failed"] = message.id
             else:
                 first.args = (job_id, *first.args)
-        sig.frozen()
+        frozen(sig)
         plan.add(sig, Given(), place)
     return plan
 

@@ -158,19 +158,6 @@ def first_id(sig: Signature) -> str | None:
             return (sig.get("options") or _EMPTY).get("task_id")
 
 
-def single_tasks(sig: Signature) -> list[Signature]:
-    """The single tasks of a canvas in normal form."""
-    kwargs = sig.get("kwargs") or _EMPTY
-    match sig.get("subtask_type"):
-        case "chain" | "group":
-            parts = kwargs.get("tasks") or ()
-        case "chord":
-            parts = (*(kwargs.get("header") or ()), kwargs["body"])
-        case _:
-            return [sig]
-    return [found for part in parts for found in single_tasks(part)]
-
-
 def _before(result: str, args: str) -> str:
     """`args`, a JSON list, with a JSON value before its elements."""
     return f"[{result}]" if args == "[]" else f"[{result},{args[1:]}"

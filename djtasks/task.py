@@ -15,7 +15,7 @@ from django.db import transaction
 
 from djtasks import eager, encoding, publish, registry
 from djtasks.canvas import Signature, chain, chunks, maybe_signature, xmap, xstarmap
-from djtasks.canvas.primitives import single
+from djtasks.canvas.normal import frozen, single
 from djtasks.conf import settings
 from djtasks.exceptions import (
     ImproperlyConfigured,
@@ -366,7 +366,7 @@ class Task(Generic[P, R]):
             raise ValueError("add_to_chord sends the new member itself; leave lazy out.")
         tree = single(maybe_signature(sig))
         request.added.append(tree)
-        return tree.frozen()
+        return frozen(tree)
 
     # Hooks, all called in the process that runs the job
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, Self
 
-from djtasks.canvas.primitives import Composed, group, like
+from djtasks.canvas.composed import Composed
+from djtasks.canvas.primitives import group
 from djtasks.canvas.signatures import Signature, signature
 
 SHOWN: Final = 60  # characters of the elements in a repr
@@ -25,9 +26,7 @@ class _Mapped(Signature):
 
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Self:
-        made = cls(values["kwargs"]["task"], values["kwargs"]["it"])
-        like(made, values)
-        return made
+        return cls(values["kwargs"]["task"], values["kwargs"]["it"])._with_rest(values)
 
     def __repr__(self) -> str:
         shown = repr(self.kwargs["it"])
@@ -61,9 +60,7 @@ class chunks(Composed):
 
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Self:
-        made = cls(*(values["kwargs"][name] for name in ("task", "it", "n")))
-        like(made, values)
-        return made
+        return cls(*(values["kwargs"][name] for name in ("task", "it", "n")))._with_rest(values)
 
     @classmethod
     def apply_chunks(cls, task: Any, it: Iterable[Any], n: int) -> Any:
@@ -82,9 +79,6 @@ class chunks(Composed):
         if not isinstance(n, int) or n < 1:
             raise ValueError(f"chunks must be of at least one call each, not {n!r}.")
         return n
-
-    def normal(self) -> Signature:
-        return self.group().normal()
 
     def __or__(self, other: Any) -> Any:
         return self.group() | other

@@ -1,86 +1,21 @@
-"""What composes signatures: `chain`, `group` and `chord`; and the normal form of what they compose.
-
-In normal form no chain stands in a chain and no group in a group, a group is the last of its chain (what follows it
-has become the body of a chord), each option stands at the single tasks, and each member of a group ends in one job.
-"""
+"""What composes signatures: `chain`, `group` and `chord`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import count, takewhile
 from operator import or_
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Self
 
-from djtasks import plan, registry
-from djtasks.canvas.signatures import Signature, as_list, maybe_signature, short_names, signature, with_links
+from djtasks import plan
+from djtasks.canvas.composed import Composed
+from djtasks.canvas.normal import is_empty, normal, unchained
+from djtasks.canvas.signatures import Signature, maybe_signature, short_names, signature
+from djtasks.canvas.streaming import stream, taken
 from djtasks.conf import settings
 from djtasks.message import new_id
 from djtasks.result import GroupResult, line_of
-
-ACCUMULATE: Final = "djtasks.accumulate"  # the task that gives the list of a group's results
-TIMING: Final = frozenset({"countdown", "eta", "expires"})  # options of the first jobs alone
-OWN: Final = frozenset({"task_id", "header_id", "link", "link_error", "root_id", "parent_id"})  # those of the whole
-SLOW: Final = 0.5  # seconds of waiting for a header's generator, after which what it gave is sent
-CALL: Final = frozenset({"throw", "using"})  # options of one `apply_async`, not of its jobs
-
-
-class Composed(Signature):
-    """A signature made of signatures."""
-
-    # Runs a normal form in this process; djtasks.eager, which stands above, puts it here.
-    run_here: ClassVar[Callable[..., Any]]
-
-    def _copy(self) -> Self:
-        made = super()._copy()
-        made["kwargs"] = {name: _copied(value) for name, value in self.kwargs.items()}
-        return made
-
-    def apply_async(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
-        """Send it, `args` before those of the jobs that come first. Returns the handle on its result.
-
-        `countdown`, `eta` and `expires` are those of the jobs that come first, `link` and `link_error` those of the
-        whole; other options hold for each job that names none of its own. Raises as `Task.apply_async`.
-        """
-        if settings.TASK_ALWAYS_EAGER:
-            return self.apply(args, kwargs, **options)
-        tree = self.with_options(options).normal()
-        result = tree.frozen()
-        if result is not None:
-            committed = plan.send(tree, args or (), kwargs or {}, using=options.get("using"))
-            for each in line_of(result):
-                each.committed_when(committed)
-        return result
-
-    def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run it here, with the same outcome as in workers. Returns an EagerResult; of a group, several."""
-        tree = self.with_options(options).normal()
-        return Composed.run_here(tree, tree.frozen(), args or (), kwargs or {}, options.get("throw"))
-
-    def frozen(self) -> Any:
-        end = self.end()
-        if not isinstance(end, Composed) and _is_ignored(end):
-            end.options["awaited"] = True  # so that its row stays, and who waits for the whole sees its end
-        return super().frozen()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`delay`."""
-        return self.apply_async(args, kwargs)
-
-    def with_options(self, options: Mapping[str, Any]) -> Self:
-        """A copy with `options` merged into its own; links are added."""
-        made = self.clone()
-        given = {name: value for name, value in options.items() if value is not None and name not in CALL}
-        for callback in as_list(given.pop("link", None)):
-            made.link(callback)
-        for errback in as_list(given.pop("link_error", None)):
-            made.link_error(errback)
-        made.options.update(given)
-        return made
 
 
 @Signature.register_type("chain")
@@ -104,9 +39,7 @@ class chain(Composed):
     @classmethod
     def of(cls, steps: list[Signature]) -> Self:
         """A chain of these very steps."""
-        made = dict.__new__(cls)
-        Signature.__init__(made, "djtasks.chain", (), {"tasks": steps}, None, "chain")
-        return made
+        return cls.of_parts("chain", {"tasks": steps})
 
     @classmethod
     def empty(cls) -> Self:
@@ -115,10 +48,7 @@ class chain(Composed):
 
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Self:
-        made = cls.empty()
-        made.tasks = [signature(each) for each in values["kwargs"].get("tasks") or ()]
-        like(made, values)
-        return made
+        return cls.of([signature(each) for each in values["kwargs"].get("tasks") or ()])._with_rest(values)
 
     @property
     def tasks(self) -> list[Signature]:
@@ -128,34 +58,9 @@ class chain(Composed):
     def tasks(self, tasks: Iterable[Signature]) -> None:
         self.kwargs["tasks"] = list(tasks)
 
-    def normal(self) -> Signature:
-        rest: list[Signature] = []
-        for step in reversed(_unchained(self)):
-            step = step.normal()
-            if _is_empty(step):
-                continue
-            rest = _before(step, rest)
-        if not rest:
-            return type(self).empty()
-        if "task_id" in self.options:
-            rest[-1].end().options.setdefault("task_id", self.options["task_id"])
-        return _spread(rest[0] if len(rest) == 1 else chain.of(rest), self.options)
-
-    def last(self) -> Signature:
-        return self.tasks[-1].last()
-
-    def end(self) -> Signature:
-        return self.tasks[-1].end() if self.tasks else self
-
-    def entries(self) -> list[Signature]:
-        return self.tasks[0].entries()
-
-    def single_tasks(self) -> Iterator[Signature]:
-        return (found for step in self.tasks for found in step.single_tasks())
-
     def unchain_tasks(self) -> list[Signature]:
         """Copies of its steps, with what is linked to the whole linked to them."""
-        return _unchained(self)
+        return unchained(self)
 
     def set_immutable(self, immutable: bool) -> None:
         """Whether its first step takes what comes before it."""
@@ -168,12 +73,12 @@ class chain(Composed):
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
             return NotImplemented
-        if _is_empty(other):
+        if is_empty(other):
             return self
         if isinstance(other, chain):
-            return reduce(or_, _unchained(other), self)
+            return reduce(or_, unchained(other), self)
         other = _unrolled(other)
-        steps = _unchained(self)
+        steps = unchained(self)
         return other if not steps and isinstance(other, group) else self._joined(steps, other)
 
     def _joined(self, steps: list[Signature], other: Signature) -> Self:
@@ -210,9 +115,7 @@ class group(Composed):
 
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Self:
-        made = cls(list(values["kwargs"].get("tasks") or ()))
-        like(made, values)
-        return made
+        return cls(list(values["kwargs"].get("tasks") or ()))._with_rest(values)
 
     @property
     def tasks(self) -> list[Signature]:
@@ -231,7 +134,7 @@ class group(Composed):
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
             return NotImplemented
-        return self if _is_empty(other) else chord(self, other)
+        return self if is_empty(other) else chord(self, other)
 
     def set_immutable(self, immutable: bool) -> None:
         for task in self.tasks:
@@ -252,32 +155,6 @@ class group(Composed):
             if options.get(name):
                 raise TypeError(f"A group takes no {name}: give it to its members, or make it a chord.")
         return super().with_options(options)
-
-    def normal(self) -> Signature:
-        tasks = [each.normal() for each in self.tasks]
-        flat = [each for task in tasks for each in (task.tasks if isinstance(task, group) else [task])]
-        if len(flat) == 1 and isinstance(flat[0].end(), group):
-            return _spread(flat[0], self.options)  # as in Celery, the result is that of the group at its end
-        return self._of_members([_single(each) for each in flat if not _is_empty(each)])
-
-    def _of_members(self, tasks: list[Signature]) -> Signature:
-        made = group()
-        made.kwargs["tasks"] = tasks
-        if "task_id" in self.options:
-            made.options["task_id"] = self.options["task_id"]
-        return _spread(_with_args(made, self), self.options)
-
-    def last(self) -> Signature:
-        raise TypeError("A group ends in several jobs.")
-
-    def end(self) -> Signature:
-        return self
-
-    def entries(self) -> list[Signature]:
-        return [found for task in self.tasks for found in task.entries()]
-
-    def single_tasks(self) -> Iterator[Signature]:
-        return (found for task in self.tasks for found in task.single_tasks())
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Self:
         """Give its members countdowns of `start`, `start + step`, … seconds, up to `stop` and then all of that."""
@@ -322,9 +199,8 @@ class chord(Composed):
 
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Self:
-        made = cls(list(values["kwargs"].get("header") or ()), values["kwargs"].get("body"))
-        like(made, values)
-        return made
+        parts = values["kwargs"]
+        return cls(list(parts.get("header") or ()), parts.get("body"))._with_rest(values)
 
     @property
     def tasks(self) -> list[Signature]:
@@ -358,29 +234,10 @@ class chord(Composed):
         header = made.kwargs["header"]
         if not isinstance(header, Iterator) or settings.TASK_ALWAYS_EAGER:
             return Composed.apply_async(made, args, kwargs, **options)
-        made.kwargs["header"] = self.kwargs["header"] = taken = _taken(header)
-        if not taken or made.body is None or _is_empty(made.body.normal()):
+        made.kwargs["header"] = self.kwargs["header"] = first = taken(header)
+        if not first or made.body is None or is_empty(normal(made.body)):
             return Composed.apply_async(made, args, kwargs, **options)
-        return made._stream(header, plan.Given(args=args or (), kwargs=kwargs, checked=True), options)
-
-    def _stream(self, rest: Iterator[Any], given: plan.Given, options: Mapping[str, Any]) -> Any:
-        """Send the members that there are, then those that a slow generator gives, as they come."""
-        tree = self.with_options(options).normal()
-        result = tree.frozen()
-        header, group_id = _first(result), str(tree.options["header_id"])
-        using = options.get("using")
-        committed = plan.send(tree, given.args, given.kwargs, using=using, open_group=group_id)
-        for each in line_of(result):
-            each.committed_when(committed)
-        place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
-        while portion := _taken(rest):
-            self.tasks.extend(portion)
-            more = [_single(_spread(task, options)) for task in _flat(portion)]
-            for task in more:
-                header.add(task.frozen())
-            plan.send_more(group_id, more, len(header) - len(more), place, given)
-        plan.close(group_id)
-        return result
+        return stream(made, header, plan.Given(args=args or (), kwargs=kwargs, checked=True), options)
 
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         made, kwargs = self._with_body(kwargs)
@@ -406,12 +263,12 @@ class chord(Composed):
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
             return NotImplemented
-        if _is_empty(other):
+        if is_empty(other):
             return self
         if self.body is None:
             return chain.empty()._joined([self.clone()], other)
         if isinstance(other, chain):
-            return reduce(or_, _unchained(other), self)
+            return reduce(or_, unchained(other), self)
         made = self.clone()
         made.body = _extended_body(made.body, _unrolled(other))
         return made
@@ -446,41 +303,12 @@ class chord(Composed):
         header_id = self.options.setdefault("header_id", new_id())
         root = places.get("root_id")
         header = GroupResult(header_id, [task.freeze(root_id=root) for task in self.tasks])
-        if self.body is None or _is_empty(self.body):
+        if self.body is None or is_empty(self.body):
             return header
         result = self.body.freeze(self.options.get("task_id") or _id, root_id=root)
         self.options["task_id"] = self.body.id
         _first(result).parent = header
         return result
-
-    def normal(self) -> Signature:
-        header = group(self.tasks)._of_members([_single(task) for task in _flat(self.tasks)])
-        header.options.pop("task_id", None)
-        body = None if self.body is None else self.body.normal()
-        if body is None or _is_empty(body):
-            if "header_id" in self.options:
-                header.options["task_id"] = self.options["header_id"]
-            return _spread(_with_args(_linked(header, self.options), self), self.options)
-        _linked(body, self.options)  # links that were given before there was a body
-        made = chord((), None)
-        made.kwargs.update(header=header.kwargs["tasks"], body=body)
-        made.options.update({name: self.options[name] for name in ("task_id", "header_id") if name in self.options})
-        if "task_id" in self.options:
-            body.end().options.setdefault("task_id", self.options["task_id"])
-        return _spread(_with_args(made, self), self.options)
-
-    def last(self) -> Signature:
-        return self.body.last()  # type: ignore[no-any-return]
-
-    def end(self) -> Signature:
-        return self.body.end()  # type: ignore[no-any-return]
-
-    def entries(self) -> list[Signature]:
-        return [found for task in self.tasks for found in task.entries()] or self.body.entries()
-
-    def single_tasks(self) -> Iterator[Signature]:
-        yield from (found for task in self.tasks for found in task.single_tasks())
-        yield from self.body.single_tasks()
 
     def __repr__(self) -> str:
         tasks = self.kwargs["header"]
@@ -494,27 +322,13 @@ def members(tasks: Sequence[Any]) -> list[Signature]:
     """The members that a group, or a header, is made of: several signatures, or one iterable, or one signature."""
     given: Any = tasks[0] if len(tasks) == 1 else tasks
     if isinstance(given, Signature) and given.subtask_type == "chunks":
-        given = given.normal()
+        given = normal(given)
     if isinstance(given, group):
         return [each.clone() for each in given.tasks]
     if isinstance(given, Mapping) and not isinstance(given, Signature):
         given = signature(given)
     several = [given] if isinstance(given, Signature) or not isinstance(given, Iterable) else given
     return [maybe_signature(each) for each in several]
-
-
-def _taken(tasks: Iterator[Any]) -> list[Signature]:
-    """What an iterator gives within `SLOW` seconds; all of it, of one that does not let us wait."""
-    taken: list[Signature] = []
-    waited = 0.0
-    while waited <= SLOW:
-        asked = time.monotonic()
-        try:
-            taken.append(maybe_signature(next(tasks)))
-        except StopIteration:
-            break
-        waited += time.monotonic() - asked
-    return taken
 
 
 def _is_one(tasks: Sequence[Any]) -> bool:
@@ -526,21 +340,6 @@ def _steps(tasks: Sequence[Any]) -> list[Signature]:
     """The steps that a chain is made of: several signatures, or one iterable of them."""
     several = tasks[0] if len(tasks) == 1 and not _is_one(tasks) else tasks
     return [maybe_signature(each) for each in several]
-
-
-def _unchained(sig: Signature) -> list[Signature]:
-    """A chain as copies of its steps; anything else as a copy of itself."""
-    if not isinstance(sig, chain):
-        return [sig.clone()]
-    steps = [step.clone() for step in sig.tasks]
-    if steps and sig.args:
-        steps[0] = steps[0].clone(sig.args)
-    for callback in as_list(sig.options.get("link")):
-        steps[-1].link(callback)
-    for errback in as_list(sig.options.get("link_error")):
-        for step in steps:
-            step.link_error(errback)
-    return steps
 
 
 def _extended(steps: list[Signature], other: Signature) -> list[Signature]:
@@ -568,102 +367,6 @@ def _extended_body(body: Signature, other: Signature) -> Signature:
 def _unrolled(sig: Signature) -> Signature:
     """A group of one member as that member, where its result is to be handed on."""
     return sig.tasks[0].clone() if isinstance(sig, group) and len(sig.tasks) == 1 else sig
-
-
-# The normal form
-
-
-def _before(step: Signature, rest: list[Signature]) -> list[Signature]:
-    """The steps of a chain, with `step` before `rest`; both are in normal form."""
-    if not rest:
-        return list(step.tasks) if isinstance(step, chain) else [step]
-    if isinstance(step, chain):
-        return [*step.tasks[:-1], *_before(step.tasks[-1], rest)]
-    following = rest[0] if len(rest) == 1 else chain.of(rest)
-    if isinstance(step, group):
-        made = chord((), None)
-        made.kwargs.update(header=step.tasks, body=following)
-        if "task_id" in step.options:
-            made.options["header_id"] = step.options["task_id"]
-        return [made]
-    if isinstance(step, chord):
-        body = _before(step.body, rest)
-        step.kwargs["body"] = body[0] if len(body) == 1 else chain.of(body)
-        step.options.pop("task_id", None)
-        return [step]
-    return [step, *rest]
-
-
-def _single(task: Signature) -> Signature:
-    """`task`, in normal form, so that it ends in one job: a group at its end gives the list of its results."""
-    if not isinstance(task.end(), group):
-        return task
-    steps = _before(task, [Signature(ACCUMULATE)])
-    return steps[0] if len(steps) == 1 else chain.of(steps)
-
-
-def single(sig: Signature) -> Signature:
-    """The normal form of `sig`, made to end in one job."""
-    return _single(sig.normal())
-
-
-def _flat(tasks: Iterable[Signature]) -> list[Signature]:
-    """The members of a header in normal form, groups among them unrolled, what is empty left out."""
-    found = [task.normal() for task in tasks]
-    flat = [each for task in found for each in (task.tasks if isinstance(task, group) else [task])]
-    return [each for each in flat if not _is_empty(each)]
-
-
-def _spread(tree: Signature, options: Mapping[str, Any]) -> Signature:
-    """`tree` with the options of a whole at its single tasks."""
-    timing = {name: value for name, value in options.items() if name in TIMING}
-    for task in tree.entries() if timing else ():
-        task.options.update(timing)
-    rest = {name: value for name, value in options.items() if name not in TIMING | OWN}
-    for task in tree.single_tasks() if rest else ():
-        task["options"] = {**rest, **task.options}
-    return tree
-
-
-def _linked(tree: Signature, options: Mapping[str, Any]) -> Signature:
-    for name in ("link", "link_error"):
-        for callback in as_list(options.get(name)):
-            getattr(tree, name)(callback)
-    return tree
-
-
-def _with_args(tree: Signature, given: Signature) -> Signature:
-    for task in tree.entries() if given.args else ():
-        if not task.immutable:
-            task.args = (*given.args, *task.args)
-    return tree
-
-
-def _is_ignored(task: Signature) -> bool:
-    """Whether nobody keeps its result, as far as this process knows."""
-    known = registry.find(task.task)
-    return bool(task.options.get("ignore_result", known is None or known.ignores_result))
-
-
-def _is_empty(sig: Signature) -> bool:
-    return isinstance(sig, (group, chain)) and not sig.tasks
-
-
-def like(made: Signature, values: Mapping[str, Any]) -> None:
-    """Give `made` the rest of what `values` say."""
-    made["args"] = tuple(values.get("args") or ())
-    made["kwargs"] = {**dict(values.get("kwargs") or {}), **made.kwargs}
-    made["options"] = with_links(values.get("options"))
-    made["immutable"] = bool(values.get("immutable"))
-
-
-def _copied(value: Any) -> Any:
-    """A signature, or a list of them, copied; anything else as it is."""
-    if isinstance(value, Signature):
-        return value.clone()
-    if isinstance(value, list):
-        return [each.clone() if isinstance(each, Signature) else each for each in value]
-    return value
 
 
 def _first(result: Any) -> Any:

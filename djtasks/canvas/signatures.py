@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
 
 from asgiref.sync import sync_to_async
 
@@ -75,6 +75,21 @@ class Signature(dict[str, Any]):
     @classmethod
     def _rebuilt(cls, values: Mapping[str, Any]) -> Signature:
         return Signature(dict(values))
+
+    def _with_rest(self: Some, values: Mapping[str, Any]) -> Some:
+        """This very signature, with what `values` say besides what it was made of."""
+        self["args"] = tuple(values.get("args") or ())
+        self["kwargs"] = {**dict(values.get("kwargs") or {}), **self.kwargs}
+        self["options"] = with_links(values.get("options"))
+        self["immutable"] = bool(values.get("immutable"))
+        return self
+
+    @classmethod
+    def of_parts(cls, kind: str, parts: dict[str, Any]) -> Self:
+        """A chain, group or chord (the `kind`) of these very parts, as they stand among its kwargs."""
+        made = dict.__new__(cls)
+        Signature.__init__(made, f"djtasks.{kind}", (), parts, None, kind)
+        return made
 
     # What it holds
 
@@ -275,38 +290,9 @@ class Signature(dict[str, Any]):
         self.options.update({name: places[name] for name in ("root_id", "parent_id") if places.get(name)})
         return self.AsyncResult(self.options["task_id"])
 
-    def frozen(self) -> Any:
-        """`freeze` of a normal form that is about to be sent; ids that a caller has given are marked as such."""
-        for task in self.single_tasks():
-            if "task_id" in task.options:
-                task.options["own_id"] = True
-        return self.freeze()
-
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """The handle on a job of this task."""
         return AsyncResult(task_id, name=self.task)
-
-    # Its normal form: see `djtasks.canvas.primitives`
-
-    def normal(self) -> Signature:
-        """A copy in normal form."""
-        return self.clone()
-
-    def last(self) -> Signature:
-        """Of a normal form: the single task whose result is that of the whole."""
-        return self
-
-    def end(self) -> Signature:
-        """Of a normal form: the single task, or the group, with which it ends."""
-        return self
-
-    def entries(self) -> list[Signature]:
-        """Of a normal form: the single tasks that come first."""
-        return [self]
-
-    def single_tasks(self) -> Iterator[Signature]:
-        """Of a normal form: all its single tasks."""
-        yield self
 
     def __or__(self, other: Any) -> Any:
         """`a | b`: first a, then b with its result."""

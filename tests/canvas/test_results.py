@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
 from djtasks import ResultSet, chain, chord, exceptions, group
-from djtasks.canvas import primitives
+from djtasks.canvas import streaming
 from djtasks.models import Job, JobGroup
 from djtasks.result import AsyncResult, EagerResult, GroupResult, result_from_tuple
 from djtasks.testing import eager, run_jobs
@@ -221,7 +221,7 @@ def test_a_canvas_waits_for_the_transactions_of_other_databases(database):
 
 
 def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_path, monkeypatch):
-    monkeypatch.setattr(primitives, "SLOW", 0.0)
+    monkeypatch.setattr(streaming, "SLOW", 0.0)
     path = tmp_path / "notes"
 
     def header():

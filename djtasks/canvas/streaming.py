@@ -1,0 +1,54 @@
+"""A chord whose header a slow generator gives: its members are sent as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from djtasks import plan
+from djtasks.canvas.composed import send
+from djtasks.canvas.normal import frozen, more_members, normal
+from djtasks.canvas.signatures import Signature, maybe_signature
+from djtasks.message import new_id
+from djtasks.result import line_of
+
+if TYPE_CHECKING:
+    from djtasks.canvas.primitives import chord
+
+SLOW: Final = 0.5  # seconds of waiting for a header's generator, after which what it gave is sent
+
+
+def stream(sig: chord, rest: Iterator[Any], given: plan.Given, options: Mapping[str, Any]) -> Any:
+    """Send a chord with the members that there are, then the `rest` of them.
+
+    Returns the handle on its result. Raises as `Task.apply_async`.
+    """
+    tree = normal(sig.with_options(options))
+    group_id = tree.options.setdefault("header_id", new_id())
+    result = send(tree, given.args, given.kwargs, using=options.get("using"), open_group=group_id)
+    header = line_of(result)[0]
+    place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
+    while portion := taken(rest):
+        sig.tasks.extend(portion)
+        more = more_members(portion, options)
+        for task in more:
+            header.add(frozen(task))
+        plan.send_more(group_id, more, len(header) - len(more), place, given)
+    plan.close(group_id)
+    return result
+
+
+def taken(tasks: Iterator[Any]) -> list[Signature]:
+    """What an iterator gives within `SLOW` seconds; all of it, of one that does not let us wait."""
+    found: list[Signature] = []
+    waited = 0.0
+    while waited <= SLOW:
+        asked = time.monotonic()
+        try:
+            found.append(maybe_signature(next(tasks)))
+        except StopIteration:
+            break
+        waited += time.monotonic() - asked
+    return found
