@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from djtasks import states
-from djtasks.result.job import AsyncResult, Value
+from djtasks.result.handles import AsyncResult, Value
 
 
 class EagerResult(AsyncResult[Value]):
@@ -63,14 +63,6 @@ class EagerResult(AsyncResult[Value]):
         return self._value  # type: ignore[no-any-return]
 
     wait = get
-
-    @property
-    def parent(self) -> Any:
-        return self.known_parent
-
-    @parent.setter
-    def parent(self, parent: Any) -> None:
-        self.known_parent = parent
 
     @property
     def children(self) -> list[Any]:

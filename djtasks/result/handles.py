@@ -1,126 +1,46 @@
-"""What the caller holds: the state and the result of a job, read from its row."""
+"""Handles on what has been sent: a job, a group; each leads to the other.
+
+A job may have sent groups, a group has jobs for members, and before either may stand the other.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Generic, Self, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from djtasks import encoding, exceptions, publish, states
-from djtasks.exceptions import TaskRevokedError
+from djtasks import exceptions, publish, states
 from djtasks.message import Message
-from djtasks.models import Job
-from djtasks.request import current_job
+from djtasks.models import Job, JobGroup
+from djtasks.models.fields import utc_now
+from djtasks.result.result_set import ResultSet
+from djtasks.result.row import RowReader, outcome_of
+from djtasks.result.waiting import check_join
 
 Value = TypeVar("Value")
 
 FIRST_PAUSE: Final = 0.0005  # seconds between looks at the row, growing to
 LONGEST_PAUSE: Final = 0.25
-FIELDS: Final = (
-    "id",
-    "task",
-    "queue",
-    "state",
-    "custom_state",
-    "args",
-    "kwargs",
-    "result",
-    "meta",
-    "exception",
-    "exception_message",
-    "exception_args",
-    "traceback",
-    "retries",
-    "worker",
-    "finished_at",
-    "parent_id",
-    "root_id",
-    "group_id",
-)
-
-_join_allowed: ContextVar[bool] = ContextVar("djtasks_join_allowed", default=False)
 
 
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Allow `AsyncResult.get()` inside a task. The job waited for may need the very process that waits."""
-    token = _join_allowed.set(True)
-    try:
-        yield
-    finally:
-        _join_allowed.reset(token)
-
-
-class AsyncResult(Generic[Value]):
+class AsyncResult(RowReader, Generic[Value]):
     """A handle on a job. Equal to another with the same id, and to the id itself.
 
     `committed` tells whether the transaction that sent the job has committed; None if none was open.
-    `ignored` is known of a job that was sent with `ignore_result`: nobody will ever see its result.
     """
 
     def __init__(
         self, id: str, *, name: str | None = None, ignored: bool = False, committed: Callable[[], bool] | None = None
     ) -> None:
-        self.id = str(id)
-        self._name = name
-        self._ignored = ignored
+        super().__init__(id, name=name, ignored=ignored)
         self._committed = committed
-        self._finished: Job | None = None
         self.known_parent: Any = None  # what a canvas has before it, as its caller knows it
-
-    @property
-    def task_id(self) -> str:
-        return self.id
-
-    @property
-    def row(self) -> Job | None:
-        """The job's row as it stands now, None if there is none; a finished one is kept."""
-        if self._finished is None:
-            found = Job.objects.only(*FIELDS).filter(pk=self.id).first()
-            if found is None or not found.is_finished:
-                return found
-            self._finished = found
-        return self._finished
-
-    @property
-    def state(self) -> str:
-        """Celery's word for where the job stands; PENDING also for an id that nobody knows."""
-        row = self.row
-        return states.as_seen_by_callers(row.shown_state) if row else states.PENDING
-
-    status = state
-
-    def ready(self) -> bool:
-        """Whether the job has ended."""
-        row = self.row
-        return row is not None and row.is_finished
-
-    def successful(self) -> bool:
-        return self.state == states.SUCCESS
-
-    def failed(self) -> bool:
-        return self.state == states.FAILURE
-
-    @property
-    def result(self) -> Any:
-        """The value, the exception (an instance), or what `update_state` said; None before that."""
-        row = self.row
-        return _outcome_of(row) if row else None
-
-    info = result
-
-    @property
-    def traceback(self) -> str | None:
-        row = self.row
-        return (row.traceback or None) if row else None
 
     def get(
         self,
@@ -166,7 +86,7 @@ class AsyncResult(Generic[Value]):
         """Raise the job's error, if it has failed."""
         row = self.row
         if propagate and row is not None and row.state in states.PROPAGATE_STATES:
-            raise _outcome_of(row)
+            raise outcome_of(row)
 
     maybe_reraise = maybe_throw
 
@@ -174,7 +94,7 @@ class AsyncResult(Generic[Value]):
         row = None if self._ignored else self.row
         if row is None:
             return None  # type: ignore[return-value]  # nothing is stored of an ignored result
-        outcome = _outcome_of(row)
+        outcome = outcome_of(row)
         if propagate and row.state in states.PROPAGATE_STATES:
             self.raise_error_before()
             raise outcome
@@ -196,14 +116,6 @@ class AsyncResult(Generic[Value]):
                 pause = min(pause * random.uniform(1.06, 1.12), LONGEST_PAUSE)
 
     # For those who wait for several
-
-    def is_known(self) -> bool:
-        """Whether nothing more need be asked: its row was seen finished, or there will be none."""
-        return self._ignored or self._finished is not None
-
-    def keep(self, row: Job | None) -> None:
-        """Take the row of the finished job, which somebody else has read."""
-        self._finished = row
 
     def raise_if_known(self) -> None:
         """Raise the job's error if it is known to have failed."""
@@ -230,41 +142,6 @@ class AsyncResult(Generic[Value]):
         self._finished = None
 
     @property
-    def name(self) -> str | None:
-        row = self.row
-        return row.task if row else self._name
-
-    @property
-    def args(self) -> list[Any] | None:
-        row = self.row
-        return row.arguments()[0] if row else None
-
-    @property
-    def kwargs(self) -> dict[str, Any] | None:
-        row = self.row
-        return row.arguments()[1] if row else None
-
-    @property
-    def worker(self) -> str | None:
-        row = self.row
-        return (row.worker or None) if row else None
-
-    @property
-    def retries(self) -> int | None:
-        row = self.row
-        return row.retries if row else None
-
-    @property
-    def queue(self) -> str | None:
-        row = self.row
-        return row.queue if row else None
-
-    @property
-    def date_done(self) -> Any:
-        row = self.row
-        return row.finished_at if row else None
-
-    @property
     def parent(self) -> Any:
         """What stands before it in its canvas (before a chord's body, its header), or the job that sent it."""
         if self.known_parent is not None:
@@ -279,7 +156,7 @@ class AsyncResult(Generic[Value]):
     @property
     def children(self) -> list[Any]:
         """What this job sent, oldest first: jobs, and a GroupResult for each group."""
-        return children_of(self.id)
+        return _children_of(self.id)
 
     def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
         """Each job that came of this one, itself first, with its value: `(result, result.get(**options))`.
@@ -306,19 +183,101 @@ class AsyncResult(Generic[Value]):
         """Celery's promise. Raises NotImplementedError: a callback that must not get lost is `link`."""
         raise NotImplementedError("Use link= and link_error=, which outlive this process, or await aget().")
 
-    def __str__(self) -> str:
-        return self.id
-
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
 
-    def __hash__(self) -> int:
-        return hash(self.id)
+
+class GroupResult(ResultSet):
+    """The results of a group's members, in its order. Equal to another with the same id and members."""
+
+    def __init__(self, id: str | None = None, results: Iterable[Any] = (), parent: Any = None) -> None:
+        super().__init__(results)
+        self.id = id or ""
+        self.known_parent = parent
+
+    @property
+    def parent(self) -> Any:
+        """What stands before it in its canvas, if its caller knows."""
+        return self.known_parent
+
+    @parent.setter
+    def parent(self, parent: Any) -> None:
+        self.known_parent = parent
+
+    @property
+    def children(self) -> list[Any]:
+        return self.results
+
+    def raise_error_before(self) -> None:
+        """Raise the error of the first job before it, of those that its caller knows, that has failed."""
+        raise_first_error(self)
+
+    def save(self, backend: Any = None) -> Self:
+        """Store which jobs belong to it, so that `restore` finds them by its id."""
+        text = json.dumps(self.as_tuple())
+        JobGroup.objects.update_or_create(
+            pk=self.id,
+            defaults={"results": text},
+            create_defaults={"results": text, "size": len(self), "remaining": 0, "finished_at": utc_now()},
+        )
+        return self
+
+    def delete(self, backend: Any = None) -> None:
+        """Forget what `save` has stored."""
+        JobGroup.objects.filter(pk=self.id).update(results=None)
+
+    @classmethod
+    def restore(cls, id: str, backend: Any = None, app: Any = None) -> GroupResult | None:
+        """The group of that id, if it was saved or has been sent; None if not."""
+        row = JobGroup.objects.filter(pk=id).values_list("results", flat=True).first()
+        if row:
+            return result_from_tuple(json.loads(row))  # type: ignore[no-any-return]
+        members = _members_of(id)
+        return cls(id, members) if members else None
+
+    def as_tuple(self) -> tuple[Any, list[Any]]:
+        """Celery's form: `((id, the parent's tuple or None), [the members' tuples])`."""
+        parent = self.known_parent
+        return (self.id, parent.as_tuple() if parent is not None else None), [each.as_tuple() for each in self.results]
+
+    def as_list(self) -> list[Any]:
+        """Its id and those of its members."""
+        return [self.id, *(each.as_list() for each in self.results)]
+
+    def collect(self, **options: Any) -> Iterator[tuple[Any, Any]]:
+        """Each job that came of its members, with its value."""
+        for each in self.results:
+            yield from each.collect(**options)
+
+    def __str__(self) -> str:
+        return self.id
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, AsyncResult):
-            return self.id == other.id
-        return self.id == other if isinstance(other, str) else NotImplemented
+        if isinstance(other, GroupResult):
+            return self.id == other.id and self.results == other.results
+        return self.id == other if isinstance(other, str) else super().__eq__(other)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id} [{', '.join(map(str, self.results))}]>"
+
+
+def result_from_tuple(values: Any, app: Any = None) -> Any:
+    """The handle that `as_tuple` was called on; a handle, or an id, is taken too."""
+    if isinstance(values, (AsyncResult, ResultSet)):
+        return values
+    if isinstance(values, str):
+        return AsyncResult(values)
+    head, members = values
+    own_id, parent = head if isinstance(head, (list, tuple)) else (head, None)
+    before = result_from_tuple(parent) if parent else None
+    if members is not None:
+        return GroupResult(own_id, [result_from_tuple(each) for each in members], before)
+    result: AsyncResult[Any] = AsyncResult(own_id)
+    result.known_parent = before
+    return result
 
 
 def line_of(result: Any) -> list[Any]:
@@ -335,67 +294,30 @@ def raise_first_error(result: Any) -> None:
         each.maybe_throw()
 
 
-def check_join(guarded: bool) -> None:
-    """Raise RuntimeError inside a task that has not allowed itself to wait for others."""
-    if guarded and current_job() and not _join_allowed.get():
-        raise RuntimeError(
-            "Never call result.get() within a task! It may wait for the process that it runs in; "
-            "see allow_join_result()."
-        )
-
-
 def handle_on(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
     """The handle on a job that was just sent."""
     ignored = '"ignore_result":true' in message.options and not message.check
     return AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
 
 
-def children_of(job_id: str) -> list[Any]:
-    """Set by `djtasks.result.group`, which knows groups."""
-    raise NotImplementedError
+def _members_of(group_id: str) -> list[AsyncResult[Any]]:
+    """The members of a group whose rows are there, by their place: the last job of each."""
+    found: dict[int, str] = {}
+    for pk, options in Job.objects.filter(group_id=group_id).order_by("created_at", "id").values_list("pk", "options"):
+        values = json.loads(options)
+        if "chain" not in values and "index" in values:
+            found.setdefault(values["index"], pk)
+    return [AsyncResult(pk) for _index, pk in sorted(found.items())]
 
 
-def _outcome_of(row: Job) -> Any:
-    if row.state in states.EXCEPTION_STATES:
-        return None if row.state == states.RETRY and not row.exception else exception_of(row)
-    if row.state == states.SUCCESS:
-        return encoding.decode(row.result) if row.result else None
-    return row.progress() if row.state in states.RUNNING else None
-
-
-def exception_of(row: Job) -> BaseException:
-    """The exception that the job ended with, as its own class where that can be had."""
-    if row.state == states.REVOKED:
-        return TaskRevokedError(row.exception_message or "revoked")
-    error = _rebuilt(row) or _stand_in(row)
-    if row.traceback:
-        error.add_note(f"\nThe traceback in the worker:\n{row.traceback}")
-    return error
-
-
-def _rebuilt(row: Job) -> BaseException | None:
-    kind = _exception_class(row.exception)
-    if kind is None or row.exception_args is None:
-        return None
-    try:
-        error = kind(*encoding.decode(row.exception_args))
-    except Exception:  # a constructor of the user's may raise anything
-        return None
-    return error if isinstance(error, Exception) else None
-
-
-def _exception_class(path: str) -> type[Exception] | None:
-    """The class, only from modules that are imported already: data never imports anything.
-
-    Not one like SystemExit: a task's `sys.exit()` must not end the process that asks for its result.
-    """
-    module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module or "builtins"), name, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
-
-
-def _stand_in(row: Job) -> BaseException:
-    """An exception of the same name and text, for a class that cannot be had or rebuilt here."""
-    name = row.exception.rpartition(".")[2] or "UnknownError"
-    stand_in = type(name, (exceptions.DjtasksError,), {"__module__": row.exception.rpartition(".")[0]})
-    return stand_in(f"{name}({row.exception_message or ''})")  # type: ignore[no-any-return]
+def _children_of(job_id: str) -> list[Any]:
+    """What a job sent: jobs, and groups as a whole."""
+    rows = Job.objects.filter(parent_id=job_id).order_by("created_at", "id").values_list("pk", "group_id")
+    own_group = Job.objects.filter(pk=job_id).values_list("group_id", flat=True).first()
+    found: dict[str, Any] = {}
+    for pk, group_id in rows:
+        if group_id is None or group_id == own_group:
+            found[pk] = AsyncResult(pk)
+        else:
+            found.setdefault(group_id, GroupResult(group_id)).results.append(AsyncResult(pk))
+    return list(found.values())

@@ -1,22 +1,19 @@
-"""Handles on several jobs: any set of them, or the members of a group."""
+"""Several results as one."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
 from djtasks import exceptions, states
-from djtasks.models import Job, JobGroup
-from djtasks.models.fields import utc_now
-from djtasks.result import job
-from djtasks.result.eager import EagerResult
-from djtasks.result.job import AsyncResult
+from djtasks.models import Job
+from djtasks.result.row import FIELDS
+from djtasks.result.waiting import check_join
 
 BATCH: Final = 500  # rows
 FIRST_PAUSE: Final = 0.002  # seconds between looks at what has not ended, growing to
@@ -120,7 +117,7 @@ class ResultSet:
     iter_native = iterate
 
     def _pauses(self, timeout: float | None, propagate: bool, interval: float | None, guarded: bool) -> Iterator[float]:
-        job.check_join(guarded)
+        check_join(guarded)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = interval or FIRST_PAUSE
         left = self._unfinished()
@@ -228,99 +225,6 @@ class ResultSet:
         return f"<{type(self).__name__}: [{', '.join(map(str, self.results))}]>"
 
 
-class GroupResult(ResultSet):
-    """The results of a group's members, in its order. Equal to another with the same id and members."""
-
-    def __init__(self, id: str | None = None, results: Iterable[Any] = (), parent: Any = None) -> None:
-        super().__init__(results)
-        self.id = id or ""
-        self.known_parent = parent
-
-    @property
-    def parent(self) -> Any:
-        """What stands before it in its canvas, if its caller knows."""
-        return self.known_parent
-
-    @parent.setter
-    def parent(self, parent: Any) -> None:
-        self.known_parent = parent
-
-    @property
-    def children(self) -> list[Any]:
-        return self.results
-
-    def raise_error_before(self) -> None:
-        """Raise the error of the first job before it, of those that its caller knows, that has failed."""
-        job.raise_first_error(self)
-
-    def save(self, backend: Any = None) -> Self:
-        """Store which jobs belong to it, so that `restore` finds them by its id."""
-        text = json.dumps(self.as_tuple())
-        JobGroup.objects.update_or_create(
-            pk=self.id,
-            defaults={"results": text},
-            create_defaults={"results": text, "size": len(self), "remaining": 0, "finished_at": utc_now()},
-        )
-        return self
-
-    def delete(self, backend: Any = None) -> None:
-        """Forget what `save` has stored."""
-        JobGroup.objects.filter(pk=self.id).update(results=None)
-
-    @classmethod
-    def restore(cls, id: str, backend: Any = None, app: Any = None) -> GroupResult | None:
-        """The group of that id, if it was saved or has been sent; None if not."""
-        row = JobGroup.objects.filter(pk=id).values_list("results", flat=True).first()
-        if row:
-            return result_from_tuple(json.loads(row))  # type: ignore[no-any-return]
-        members = _members_of(id)
-        return cls(id, members) if members else None
-
-    def as_tuple(self) -> tuple[Any, list[Any]]:
-        """Celery's form: `((id, the parent's tuple or None), [the members' tuples])`."""
-        parent = self.known_parent
-        return (self.id, parent.as_tuple() if parent is not None else None), [each.as_tuple() for each in self.results]
-
-    def as_list(self) -> list[Any]:
-        """Its id and those of its members."""
-        return [self.id, *(each.as_list() for each in self.results)]
-
-    def collect(self, **options: Any) -> Iterator[tuple[Any, Any]]:
-        """Each job that came of its members, with its value."""
-        for each in self.results:
-            yield from each.collect(**options)
-
-    def __str__(self) -> str:
-        return self.id
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, GroupResult):
-            return self.id == other.id and self.results == other.results
-        return self.id == other if isinstance(other, str) else super().__eq__(other)
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(self.id)
-
-    def __repr__(self) -> str:
-        return f"<GroupResult: {self.id} [{', '.join(map(str, self.results))}]>"
-
-
-def result_from_tuple(values: Any, app: Any = None) -> Any:
-    """The handle that `as_tuple` was called on; a handle, or an id, is taken too."""
-    if isinstance(values, (AsyncResult, ResultSet)):
-        return values
-    if isinstance(values, str):
-        return AsyncResult(values)
-    head, members = values
-    own_id, parent = head if isinstance(head, (list, tuple)) else (head, None)
-    before = result_from_tuple(parent) if parent else None
-    if members is not None:
-        return GroupResult(own_id, [result_from_tuple(each) for each in members], before)
-    result: AsyncResult[Any] = AsyncResult(own_id)
-    result.known_parent = before
-    return result
-
-
 def _flat(results: Iterable[Any]) -> list[Any]:
     """The jobs, at any depth."""
     found: list[Any] = []
@@ -333,33 +237,5 @@ def _finished_rows(ids: Sequence[str]) -> dict[str, Job]:
     rows: dict[str, Job] = {}
     for at in range(0, len(ids), BATCH):
         portion = Job.objects.filter(pk__in=ids[at : at + BATCH], state__in=states.FINISHED)
-        rows.update((row.pk, row) for row in portion.only(*job.FIELDS))
+        rows.update((row.pk, row) for row in portion.only(*FIELDS))
     return rows
-
-
-def _members_of(group_id: str) -> list[AsyncResult[Any]]:
-    """The members of a group whose rows are there, by their place: the last job of each."""
-    found: dict[int, str] = {}
-    for pk, options in Job.objects.filter(group_id=group_id).order_by("created_at", "id").values_list("pk", "options"):
-        values = json.loads(options)
-        if "chain" not in values and "index" in values:
-            found.setdefault(values["index"], pk)
-    return [AsyncResult(pk) for _index, pk in sorted(found.items())]
-
-
-def _children_of(job_id: str) -> list[Any]:
-    """What a job sent: jobs, and groups as a whole."""
-    rows = Job.objects.filter(parent_id=job_id).order_by("created_at", "id").values_list("pk", "group_id")
-    own_group = Job.objects.filter(pk=job_id).values_list("group_id", flat=True).first()
-    found: dict[str, Any] = {}
-    for pk, group_id in rows:
-        if group_id is None or group_id == own_group:
-            found[pk] = AsyncResult(pk)
-        else:
-            found.setdefault(group_id, GroupResult(group_id)).results.append(AsyncResult(pk))
-    return list(found.values())
-
-
-job.children_of = _children_of
-
-__all__ = ["EagerResult", "GroupResult", "ResultSet", "result_from_tuple"]
