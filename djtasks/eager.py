@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from djtasks import encoding, publish, states
+from djtasks import encoding, states
+from djtasks.announce import announced, told
 from djtasks.canvas.composed import Composed
 from djtasks.conf import settings
 from djtasks.exceptions import ChordError
@@ -141,9 +142,9 @@ def apply(tree: Any, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     plan = Plan()
     plan.add(tree, Given(args=args, kwargs=kwargs, checked=True), place_of_caller())
     run = EagerRun()
-    run.send(publish.announced(plan.messages), plan.groups)
+    run.send(announced(plan.messages), plan.groups)
     run.run()
-    publish.told(plan.messages)
+    told(plan.messages)
     eager = run.handle(result)
     if settings.TASK_EAGER_PROPAGATES if throw is None else throw:
         eager.get()
@@ -153,9 +154,9 @@ def apply(tree: Any, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 def apply_message(message: Message, name: str) -> EagerResult[Any]:
     """Run one job, and all that follows from it."""
     run = EagerRun()
-    run.send(publish.announced([message]))
+    run.send(announced([message]))
     run.run()
-    publish.told([message])
+    told([message])
     return run.result(message.id)
 
 

@@ -15,12 +15,14 @@ from typing import Any, Final
 
 from django.db.models import F
 
-from djtasks import encoding, publish, registry, states
+from djtasks import encoding, packing, registry, states
+from djtasks.announce import announced, told
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
-from djtasks.canvas.signatures import as_list, signature
+from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, JobGroup
+from djtasks.packing import as_list
 from djtasks.plan import Given, Plan
 from djtasks.publish import Place
 from djtasks.request import Request, request_of
@@ -77,7 +79,7 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
         outcome,
         counts=message.group_id,
         stands_for=tuple(options.get("stands_for") or ()),
-        also=tuple(_without_run(outcome, each) for text in rest for each in single_tasks(publish.from_text(text))),
+        also=tuple(_without_run(outcome, each) for text in rest for each in single_tasks(packing.from_text(text))),
     )
 
 
@@ -88,7 +90,7 @@ def reopen(ids: Sequence[str]) -> None:
         rest = json.loads(text).get("chain") or ()
         if group_id and not (rest and state == states.SUCCESS):
             JobGroup.objects.filter(pk=group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
-        later = [each["options"]["task_id"] for sig in rest for each in single_tasks(publish.from_text(sig))]
+        later = [each["options"]["task_id"] for sig in rest for each in single_tasks(packing.from_text(sig))]
         Job.objects.finished().filter(pk__in=later, token=0).delete()
 
 
@@ -102,9 +104,9 @@ def options_of(message: Message) -> dict[str, Any]:
 
 
 def _sent(outcome: Outcome, plan: Plan) -> Outcome:
-    messages = publish.announced(plan.messages)
-    groups = [replace(each, body=tuple(publish.announced(each.body))) for each in plan.groups]
-    publish.told(messages)
+    messages = announced(plan.messages)
+    groups = [replace(each, body=tuple(announced(each.body))) for each in plan.groups]
+    told(messages)
     return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
 
 
@@ -147,7 +149,7 @@ def _next(message: Message, options: Mapping[str, Any], result: str) -> Plan:
         frozen(sig)
         plan.add(sig, given, below)
     if rest := options.get("chain"):
-        plan.add(publish.from_text(rest[0]), given, _place_of(message, options, below, rest[1:]))
+        plan.add(packing.from_text(rest[0]), given, _place_of(message, options, below, rest[1:]))
     return plan
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from django.db import transaction
 
-from djtasks import outbox, publish, registry
+from djtasks import outbox, packing, publish, registry
 from djtasks.conf import settings
 from djtasks.message import Message, NewGroup, new_id
 from djtasks.models import JobGroup
@@ -66,7 +66,7 @@ class Plan:
 
     def _add_chain(self, sig: Signature, given: Given, place: Place) -> None:
         first, *rest = sig["kwargs"]["tasks"]
-        self.add(first, given, replace(place, chain=(*map(publish.text_of, rest), *place.chain)))
+        self.add(first, given, replace(place, chain=(*map(packing.text_of, rest), *place.chain)))
 
     def _add_group(self, sig: Signature, given: Given, place: Place) -> None:
         options = sig.get("options") or _EMPTY

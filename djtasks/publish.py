@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +11,15 @@ from typing import Any, Final, TypedDict
 
 from django.db import connections, transaction
 
-from djtasks import encoding, outbox, routing, signals
+from djtasks import encoding, outbox, routing
+from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
-from djtasks.exceptions import ImproperlyConfigured
 from djtasks.message import PRIORITIES, Message, NewGroup, checked_id, new_id
 from djtasks.models import Job, statements
 from djtasks.models.fields import aware
 from djtasks.models.job import message_of
+from djtasks.packing import packed_links
 from djtasks.request import current_job
 
 MAX_QUEUE_LENGTH: Final = 128  # characters
@@ -195,77 +194,6 @@ def publish(
     return committed
 
 
-def announced(messages: Sequence[Message]) -> Sequence[Message]:
-    """Tell `before_task_publish` of messages; whatever a receiver adds to the headers travels with them."""
-    if not signals.before_task_publish.receivers:
-        return messages
-    return [_announced(message) for message in messages]
-
-
-def told(messages: Iterable[Message]) -> None:
-    """Tell `after_task_publish` of messages."""
-    if not signals.after_task_publish.receivers:
-        return
-    for message in messages:
-        signals.after_task_publish.notify(
-            sender=message.task, body=_body(message), headers=_protocol(message), **_address(message)
-        )
-
-
-def packed(sig: Mapping[str, Any]) -> dict[str, Any]:
-    """A signature as it travels, at every depth: what is empty is left out. Raises TypeError for what is none."""
-    if not isinstance(sig, Mapping) or "task" not in sig:
-        raise TypeError(f"This is no signature: {sig!r:.200}; make one with task.s(…).")
-    kwargs = {name: _packed_part(value) for name, value in (sig.get("kwargs") or {}).items()}
-    options = {name: _packed_links(name, value) for name, value in (sig.get("options") or {}).items()}
-    parts = {
-        "args": list(sig.get("args") or ()),
-        "kwargs": kwargs,
-        "options": options,
-        "subtask_type": sig.get("subtask_type"),
-        "immutable": sig.get("immutable"),
-    }
-    return {"task": sig["task"], **{name: value for name, value in parts.items() if value}}
-
-
-def text_of(sig: Mapping[str, Any]) -> str:
-    """A signature as JSON text. Raises TypeError for what JSON cannot carry."""
-    return encoding.encode(packed(sig), tuples=True, name="signature")
-
-
-def from_text(text: str) -> Any:
-    """The signature, as a dict, that `text_of` wrote; model instances stand as references."""
-    return encoding.decode(text, fetch=False)
-
-
-def _packed_part(value: Any) -> Any:
-    """An argument; the signatures of a canvas are packed too."""
-    if isinstance(value, Mapping) and "subtask_type" in value:
-        return packed(value)
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(each, Mapping) and "subtask_type" in each for each in value)
-    ):
-        return [packed(each) for each in value]
-    return value
-
-
-def _packed_links(name: str, value: Any) -> Any:
-    return [packed(_as_signature(each)) for each in _as_list(value)] if name in ("link", "link_error") else value
-
-
-def _as_signature(callback: Any) -> Mapping[str, Any]:
-    """A task given as a callback, as a signature of it."""
-    return callback if isinstance(callback, Mapping) or not hasattr(callback, "name") else {"task": callback.name}
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
 def again(ids: Sequence[str]) -> int:
     """Send finished jobs once more, each under its id with its counters at 0. Returns how many were finished."""
     with transaction.atomic(using=settings.DATABASE):
@@ -367,55 +295,9 @@ def _storable(options: Mapping[str, Any]) -> dict[str, Any]:
     stored = {name: options[name] for name in _STORED if options.get(name) is not None}
     for name in ("link", "link_error"):
         if options.get(name):
-            stored[name] = _packed_links(name, options[name])
+            stored[name] = packed_links(name, options[name])
     return stored
 
 
 def _as_text(stored: Mapping[str, Any]) -> str:
     return encoding.encode(stored, tuples=True, name="options") if stored else "{}"
-
-
-def _announced(message: Message) -> Message:
-    """Tell `before_task_publish`; whatever a receiver adds to the headers travels with the message."""
-    protocol = _protocol(message)
-    ours = frozenset(protocol)
-    before = copy.deepcopy(protocol)
-    signals.before_task_publish.notify(
-        sender=message.task,
-        body=_body(message),
-        headers=protocol,
-        declare=[],
-        properties={"correlation_id": message.id, "priority": message.priority},
-        retry_policy=None,
-        **_address(message),
-    )
-    if protocol == before:
-        return message
-    added = {key: value for key, value in protocol.items() if key not in ours or value != before[key]}
-    kept = encoding.decode(message.headers, fetch=False)
-    if not isinstance(kept, dict):
-        raise ImproperlyConfigured("headers must be a dict.")
-    return replace(message, headers=_headers({**kept, **added}))
-
-
-def _protocol(message: Message) -> dict[str, Any]:
-    return {
-        **encoding.decode(message.headers, fetch=False),
-        "id": message.id,
-        "task": message.task,
-        "root_id": message.root_id or message.id,
-        "parent_id": message.parent_id,
-        "group": message.group_id,
-        "retries": message.retries,
-        "eta": message.eta.isoformat() if message.eta else None,
-        "expires": message.expires_at.isoformat() if message.expires_at else None,
-    }
-
-
-def _body(message: Message) -> tuple[Any, Any, dict[str, Any]]:
-    """Celery's body, fit for json.dumps: typed values stand as they travel."""
-    return json.loads(message.args), json.loads(message.kwargs), {"callbacks": None, "errbacks": None}
-
-
-def _address(message: Message) -> dict[str, Any]:
-    return {"exchange": "", "routing_key": message.queue}

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Final, Self
 
 from djtasks import plan
 from djtasks.canvas.normal import frozen, normal
-from djtasks.canvas.signatures import Signature, as_list
+from djtasks.canvas.signatures import Signature
 from djtasks.conf import settings
+from djtasks.packing import as_list
 from djtasks.result import line_of
 
 CALL: Final = frozenset({"throw", "using"})  # options of one `apply_async`, not of its jobs

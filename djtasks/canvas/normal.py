@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from djtasks import registry
-from djtasks.canvas.signatures import Signature, as_list
+from djtasks.canvas.signatures import Signature
+from djtasks.packing import as_list
 
 if TYPE_CHECKING:
     from djtasks.canvas.maps import chunks

@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from djtasks import publish, registry
 from djtasks.conf import settings
 from djtasks.message import new_id
+from djtasks.packing import as_list
 from djtasks.result import AsyncResult, handle_on
 
 Some = TypeVar("Some", bound="Signature")
@@ -357,13 +358,6 @@ def with_links(options: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in made:
             made[name] = [maybe_signature(each) for each in as_list(made[name])]
     return made
-
-
-def as_list(value: Any) -> list[Any]:
-    """None as [], one signature as a list of it, several as a list."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def short_names(first: str, text: str) -> str:
