@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError, InterfaceError
@@ -31,7 +28,9 @@ from djtasks.exceptions import (
     Retry,
     TaskRevokedError,
 )
-from djtasks.message import VERSION, Delivery, Failure, Message, Outcome
+from djtasks.failure import ErrorInfo, shown, text_of
+from djtasks.failure import failure_of as failure_of
+from djtasks.message import VERSION, Delivery, Message, Outcome
 from djtasks.request import Running, request_of, running
 from djtasks.result import AsyncResult, GroupResult
 
@@ -40,28 +39,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("djtasks.execution")
 
-LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
 LONGEST_REFUSAL_DELAY: Final = 30.0  # seconds
 _HANDED_ON: Final = frozenset({"keeps", "link", "chain"})  # options of a job whose value others get
 _FOLLOWED: Final = frozenset({*_HANDED_ON, "link_error", "header", "failed", "stands_for", "awaited"})
-_OUR_CODE: Final = str(Path(__file__).parent)
 
 Report = Callable[[str | None, Any], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """Celery's `einfo`: an exception with its traceback as text."""
-
-    exception: BaseException
-    traceback: str
-
-    @property
-    def type(self) -> type[BaseException]:
-        return type(self.exception)
-
-    def __str__(self) -> str:
-        return self.traceback
 
 
 class Execution:
@@ -317,7 +299,7 @@ class Execution:
             task.name,
             self.request.id,
             "expected" if expected else "unexpected",
-            _shown(error),
+            shown(error),
             exc_info=None if expected else (type(error), error, error.__traceback__),
         )
 
@@ -326,7 +308,7 @@ class Execution:
         info = ErrorInfo(error.exc or error, outcome.failure.traceback if outcome.failure else "")
         self._tell(task.on_retry, error.exc or error, request.id, request.args, request.kwargs, info)
         self._tell(signals.task_retry.notify, sender=task, request=request, reason=error, einfo=info)
-        logger.info("Task %s[%s] retry: %s", task.name, request.id, _text_of(error))
+        logger.info("Task %s[%s] retry: %s", task.name, request.id, text_of(error))
 
     def _ended_quietly(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
         logger.info("Task %s[%s] %s", task.name, self.request.id, outcome.state.lower())
@@ -385,54 +367,3 @@ def _next_message(message: Message, error: Retry) -> Message:
     name = "eta" if isinstance(error.when, datetime) else "countdown"
     fields = {"eta": None, "countdown": None, **publish.schedule({name: error.when or 0})}
     return replace(message, retries=message.retries + 1, **fields)
-
-
-def failure_of(error: BaseException) -> Failure:
-    """`error` as it is stored, whatever its `__str__` and its arguments do."""
-    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    try:
-        arguments: str | None = encoding.encode(list(error.args), tuples=True)
-    except Exception:  # what JSON cannot carry, or what a __getattr__ of the user's raises
-        arguments = None
-    if arguments is not None and len(arguments) > LONGEST_TEXT:
-        arguments = None
-    return Failure(
-        encoding.plain_text(kind)[:255], _bounded(_text_of(error)), arguments, _bounded(_traceback_of(error))
-    )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:
-        return f"<its __str__ raised {type(broken).__name__}>"
-
-
-def _shown(error: BaseException) -> str:
-    try:
-        return repr(error)
-    except Exception as broken:
-        return f"<{type(error).__name__}; its __repr__ raised {type(broken).__name__}>"
-
-
-def _traceback_of(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(type(error), error, _users_own(error.__traceback__)))
-    except Exception as broken:
-        return f"<its traceback could not be formatted: {type(broken).__name__}>"
-
-
-def _users_own(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without our frames at its head; all of it if there are no others."""
-    rest = trace
-    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OUR_CODE):
-        rest = rest.tb_next
-    return rest or trace
-
-
-def _bounded(text: str) -> str:
-    text = encoding.plain_text(text)
-    if len(text) <= LONGEST_TEXT:
-        return text
-    half = LONGEST_TEXT // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

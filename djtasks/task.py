@@ -26,7 +26,7 @@ from djtasks.exceptions import (
     Retry,
     TaskPredicate,
 )
-from djtasks.execution import ErrorInfo
+from djtasks.failure import ErrorInfo
 from djtasks.message import Message
 from djtasks.models import Job
 from djtasks.publish import TaskOptions

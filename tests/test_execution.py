@@ -14,7 +14,7 @@ from django.utils import timezone, translation
 
 from djtasks import AsyncResult, Task, current_task, publish, registry, shared_task, signals
 from djtasks.exceptions import Ignore, LeaseLost, MaxRetriesExceededError, Reject, Retry, TaskRevokedError
-from djtasks.execution import LONGEST_TEXT, failure_of
+from djtasks.failure import LONGEST_TEXT, failure_of
 from djtasks.message import VERSION, Message, new_id
 from djtasks.models import Job
 from djtasks.result import exception_of

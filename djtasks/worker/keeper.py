@@ -25,7 +25,7 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, WorkerLostError
-from djtasks.execution import failure_of
+from djtasks.failure import failure_of
 from djtasks.message import Delivery, Outcome
 from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
