@@ -6,7 +6,6 @@ import select
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -15,9 +14,10 @@ from typing import Any, Final, TypeVar
 from djtasks.brokers import base
 from djtasks.brokers.base import Broker, Loss, QueueSize, check_sizes
 from djtasks.brokers.redis.keys import Keys
-from djtasks.brokers.redis.server import DOUBT, Refused, Server, facts_of, script, version_of
+from djtasks.brokers.redis.requirements import NOT_DURABLE, is_durable, unmet
+from djtasks.brokers.redis.server import DOUBT, Refused, Server, facts_of, script
 from djtasks.brokers.redis.wakeup import Wakeup
-from djtasks.brokers.redis.wire import delivery_of, doubted, time_of
+from djtasks.brokers.redis.wire import LOST, STATE_FIELD, delivery_of, doubted, rescheduled, sent, sent_again, tokens
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
@@ -25,14 +25,6 @@ from djtasks.message import Delivery, Message, portions
 
 BATCH: Final = 500  # jobs a script, so that other clients get their turn
 BATCH_SIZE: Final = 4 * 1024 * 1024  # bytes of messages a script
-OLDEST: Final = (6, 2)  # has ZRANGE … BYSCORE and ZADD … LT
-DURABLE: Final = (7, 2)  # has WAITAOF
-NOT_DURABLE: Final = "BROKER_OPTIONS['durable'] needs Redis 7.2 or newer (WAITAOF) with appendonly yes."
-_STATE_FIELD: Final[Mapping[base.Count | None, int]] = {None: 0, "losses": 4, "refusals": 5}
-_LOST: Final = (
-    '{"token":%d,"worker":"%s","start":null,"seconds":null,"ending":"LOST","error":"The worker process died."}'
-)
-
 Item = TypeVar("Item")
 
 
@@ -61,8 +53,8 @@ class RedisBroker(Broker):
                 "enqueue",
                 [keys.messages, keys.jobs, keys.queues, keys.due, keys.clock, keys.tombstones]
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
-                _sent(queues, portion),
-                repeated=partial(_sent_again, queues, portion),
+                sent(queues, portion),
+                repeated=partial(sent_again, queues, portion),
                 durable=self._durable,
             )
 
@@ -112,7 +104,7 @@ class RedisBroker(Broker):
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
         held: list[str] = []
         for worker, group in _by(attrgetter("worker"), deliveries):
-            answer = self.server.run("start", [self.keys.jobs], [worker, *_tokens(group)])
+            answer = self.server.run("start", [self.keys.jobs], [worker, *tokens(group)])
             held += [job_id.decode() for job_id in answer]
         return held
 
@@ -123,7 +115,7 @@ class RedisBroker(Broker):
                 self.server.run(
                     "ack",
                     [keys.messages, keys.jobs, keys.attempts, keys.leases(worker), keys.owners],
-                    [worker, *_tokens(portion)],
+                    [worker, *tokens(portion)],
                 )
 
     def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: base.Count | None = None) -> None:
@@ -149,12 +141,7 @@ class RedisBroker(Broker):
                     keys.scheduled(queue),
                     keys.wake(queue),
                 ],
-                [worker, queue]
-                + [
-                    value
-                    for d, m in group
-                    for value in (d.id, d.token, m.to_json(), 100 - m.priority, time_of(m), m.task, d.attempts)
-                ],
+                [worker, queue, *rescheduled(group)],
                 durable=self._durable,
             )
 
@@ -299,24 +286,7 @@ class RedisBroker(Broker):
             never_syncs = self._durable and self._setting("appendfsync") == "no"
         except Refused as error:
             return [str(error)], []
-        version = version_of(facts)
-        errors, warnings = [], []
-        if version < OLDEST:
-            errors.append(f"Redis {facts['redis_version']} is too old; djtasks needs 6.2, or Valkey 7.2, or newer.")
-        if never_syncs:
-            errors.append("BROKER_OPTIONS['durable'] needs appendfsync everysec or always, not no.")
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            errors.append(
-                f"Redis has maxmemory-policy {policy}: once its memory is full it deletes jobs and says nothing. "
-                f"Set maxmemory-policy noeviction; caches want a server of their own."
-            )
-        if facts.get("aof_enabled") != "1":
-            warnings.append(
-                "Redis keeps no append-only file: what came since its last snapshot, if it makes any, is lost when it "
-                "crashes. Set appendonly yes."
-            )
-        return errors, warnings
+        return unmet(facts, never_syncs=never_syncs)
 
     def close(self) -> None:
         wakeup: Wakeup | None = getattr(self._local, "wakeup", None)
@@ -340,7 +310,7 @@ class RedisBroker(Broker):
         One that cannot promise what `durable` asks for is refused before it gets a job.
         """
         facts = facts_of(ask("INFO"))
-        if self._durable and not _is_durable(facts):
+        if self._durable and not is_durable(facts):
             raise Refused(f"{masked_url(self.url)}: {NOT_DURABLE}")
         seen = ask("GET", self.keys.server)
         if seen is not None and seen.decode() != facts.get("run_id"):
@@ -374,7 +344,7 @@ class RedisBroker(Broker):
                     keys.scheduled(queue),
                     keys.wake(queue),
                 ],
-                [worker, queue, round(delay * 1_000_000), _STATE_FIELD[count]]
+                [worker, queue, round(delay * 1_000_000), STATE_FIELD[count]]
                 + [value for job_id, token, _queue in portion for value in (job_id, token)],
             )
             for portion in _slices(leases)
@@ -399,7 +369,7 @@ class RedisBroker(Broker):
                 *(key for queue in queues for key in (keys.ready(queue), keys.wake(queue))),
             ],
             [owner, rescuer, settings.TASK_MAX_LOSSES, int(loss.known), int(alone), begun, token, len(queues), *queues]
-            + [value for job_id, held, _queue in leases for value in (job_id, _LOST % (held, owner))],
+            + [value for job_id, held, _queue in leases for value in (job_id, LOST % (held, owner))],
         )
         return [delivery_of(job, rescuer, "") for job in jobs]
 
@@ -426,29 +396,6 @@ class RedisBroker(Broker):
 
     def _counts(self, keys: Sequence[str]) -> list[int]:
         return [count for portion in _slices(keys) for count in self.server.run("count", portion, [])]
-
-
-def _is_durable(facts: Mapping[str, str]) -> bool:
-    return version_of(facts) >= DURABLE and facts.get("aof_enabled") == "1"
-
-
-def _sent(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
-    """Messages as the script `enqueue` takes them."""
-    number = {queue: at for at, queue in enumerate(queues, 1)}
-    return [len(queues), *queues] + [
-        value
-        for m in messages
-        for value in (m.id, m.to_json(), number[m.queue], 100 - m.priority, time_of(m), m.task, m.claims)
-    ]
-
-
-def _sent_again(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
-    """The same once more: the answer to the first try may have got lost, and a job may have ended since."""
-    return _sent(queues, [replace(each, check=True) for each in messages])
-
-
-def _tokens(deliveries: Iterable[Delivery]) -> list[Any]:
-    return [value for each in deliveries for value in (each.id, each.token)]
 
 
 def _by(key: Callable[[Item], Any], items: Iterable[Item]) -> list[tuple[Any, list[Item]]]:

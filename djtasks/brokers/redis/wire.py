@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from djtasks.brokers.base import Count
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Delivery, Message, microseconds, moment
 
+STATE_FIELD: Final[Mapping[Count | None, int]] = {None: 0, "losses": 4, "refusals": 5}  # of a job, in the scripts
+LOST: Final = (
+    '{"token":%d,"worker":"%s","start":null,"seconds":null,"ending":"LOST","error":"The worker process died."}'
+)
 
-def time_of(message: Message) -> str:
+
+def sent(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
+    """Messages as the script `enqueue` takes them."""
+    number = {queue: at for at, queue in enumerate(queues, 1)}
+    return [len(queues), *queues] + [
+        value
+        for m in messages
+        for value in (m.id, m.to_json(), number[m.queue], 100 - m.priority, _time_of(m), m.task, m.claims)
+    ]
+
+
+def sent_again(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
+    """The same once more: the answer to the first try may have got lost, and a job may have ended since."""
+    return sent(queues, [replace(each, check=True) for each in messages])
+
+
+def rescheduled(pairs: Iterable[tuple[Delivery, Message]]) -> list[Any]:
+    """Deliveries, each with the message to come, as the script `reschedule` takes them."""
+    return [
+        value
+        for d, m in pairs
+        for value in (d.id, d.token, m.to_json(), 100 - m.priority, _time_of(m), m.task, d.attempts)
+    ]
+
+
+def tokens(deliveries: Iterable[Delivery]) -> list[Any]:
+    """Deliveries as the scripts take them that ask whether they are still held."""
+    return [value for each in deliveries for value in (each.id, each.token)]
+
+
+def _time_of(message: Message) -> str:
     """When a message is due, as the scripts take it."""
     if message.countdown is not None:
         return f"+{round(message.countdown * 1_000_000)}"

@@ -1,0 +1,42 @@
+"""What a server must be, so that it keeps what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from djtasks.brokers.redis.server import version_of
+
+OLDEST: Final = (6, 2)  # has ZRANGE … BYSCORE and ZADD … LT
+DURABLE: Final = (7, 2)  # has WAITAOF
+NOT_DURABLE: Final = "BROKER_OPTIONS['durable'] needs Redis 7.2 or newer (WAITAOF) with appendonly yes."
+
+
+def unmet(facts: Mapping[str, str], *, never_syncs: bool) -> tuple[list[str], list[str]]:
+    """Errors and warnings for a server of these `facts` (what INFO says).
+
+    `never_syncs`: whether its appendfsync is no although `durable` is asked for.
+    """
+    version = version_of(facts)
+    errors, warnings = [], []
+    if version < OLDEST:
+        errors.append(f"Redis {facts['redis_version']} is too old; djtasks needs 6.2, or Valkey 7.2, or newer.")
+    if never_syncs:
+        errors.append("BROKER_OPTIONS['durable'] needs appendfsync everysec or always, not no.")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        errors.append(
+            f"Redis has maxmemory-policy {policy}: once its memory is full it deletes jobs and says nothing. "
+            f"Set maxmemory-policy noeviction; caches want a server of their own."
+        )
+    if facts.get("aof_enabled") != "1":
+        warnings.append(
+            "Redis keeps no append-only file: what came since its last snapshot, if it makes any, is lost when it "
+            "crashes. Set appendonly yes."
+        )
+    return errors, warnings
+
+
+def is_durable(facts: Mapping[str, str]) -> bool:
+    """Whether it can promise what `durable` asks for."""
+    return version_of(facts) >= DURABLE and facts.get("aof_enabled") == "1"
