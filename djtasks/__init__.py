@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from djtasks import control, registry, states
-    from djtasks.canvas import Signature, chain, chord, chunks, group, signature, xmap, xstarmap
+    from djtasks.canvas import Signature, chain, chord, chunks, group, send_task, signature, xmap, xstarmap
     from djtasks.declare import shared_task
     from djtasks.request import current_task
     from djtasks.result import AsyncResult, EagerResult, GroupResult, ResultSet
-    from djtasks.task import Task, send_task
+    from djtasks.task import Task
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ _HOMES = {
     "chunks": "djtasks.canvas",
     "group": "djtasks.canvas",
     "current_task": "djtasks.request",
-    "send_task": "djtasks.task",
+    "send_task": "djtasks.canvas",
     "shared_task": "djtasks.declare",
     "signature": "djtasks.canvas",
     "xmap": "djtasks.canvas",

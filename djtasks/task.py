@@ -450,20 +450,6 @@ def backoff(factor: float, retries: int, longest: float, jitter: bool) -> float:
     return random.uniform(0, delay) if jitter else delay
 
 
-def send_task(
-    name: str,
-    args: Sequence[Any] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Unpack[TaskOptions],
-) -> AsyncResult[Any]:
-    """Send a job of the task `name`, which need not be known in this process. Raises as `apply_async`."""
-    task = registry.get(name) if settings.TASK_ALWAYS_EAGER else registry.find(name)
-    if task is not None:
-        return task.apply_async(args, kwargs, **options)
-    message = publish.build(name, args, kwargs, options)
-    return handle_on(message, publish.publish([message], using=options.get("using")))
-
-
 def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """One call of `enqueue_many` as args and kwargs."""
     if isinstance(call, Mapping):

@@ -5,7 +5,7 @@ All of it is data that holds task names; `plan` makes jobs of it.
 
 from djtasks.canvas.maps import chunks, xmap, xstarmap
 from djtasks.canvas.primitives import chain, chord, group
-from djtasks.canvas.signatures import Signature, maybe_signature, signature, subtask
+from djtasks.canvas.signatures import Signature, maybe_signature, send_task, signature, subtask
 
 __all__ = [
     "Signature",
@@ -14,6 +14,7 @@ __all__ = [
     "chunks",
     "group",
     "maybe_signature",
+    "send_task",
     "signature",
     "subtask",
     "xmap",

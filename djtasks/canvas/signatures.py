@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
 
@@ -11,6 +11,7 @@ from djtasks import publish, registry
 from djtasks.conf import settings
 from djtasks.message import new_id
 from djtasks.packing import as_list
+from djtasks.publish import TaskOptions
 from djtasks.result import AsyncResult, handle_on
 
 Some = TypeVar("Some", bound="Signature")
@@ -252,11 +253,7 @@ class Signature(dict[str, Any]):
     ) -> Any:
         """`delay` with options; these go before its own. Raises as `Task.apply_async`."""
         merged_args, merged_kwargs, merged = self._merged(args, kwargs, options)
-        task = self.type if settings.TASK_ALWAYS_EAGER else registry.find(self.task)
-        if task is not None:
-            return task.apply_async(merged_args, merged_kwargs, **merged)
-        message = publish.build(self.task, merged_args, merged_kwargs, merged)
-        return handle_on(message, publish.publish([message], using=merged.get("using")))
+        return send_task(self.task, merged_args, merged_kwargs, **merged)
 
     async def adelay(self, *args: Any, **kwargs: Any) -> Any:
         """`delay`, awaitable."""
@@ -342,6 +339,20 @@ def signature(varies: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 subtask = signature
+
+
+def send_task(
+    name: str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Unpack[TaskOptions],
+) -> AsyncResult[Any]:
+    """Send a job of the task `name`, which need not be known in this process. Raises as `apply_async`."""
+    task = registry.get(name) if settings.TASK_ALWAYS_EAGER else registry.find(name)
+    if task is not None:
+        return task.apply_async(args, kwargs, **options)
+    message = publish.build(name, args, kwargs, options)
+    return handle_on(message, publish.publish([message], using=options.get("using")))
 
 
 def maybe_signature(value: Any) -> Any:
