@@ -28,8 +28,7 @@ from djtasks.exceptions import (
     Retry,
     TaskRevokedError,
 )
-from djtasks.failure import ErrorInfo, shown, text_of
-from djtasks.failure import failure_of as failure_of
+from djtasks.failure import ErrorInfo, failure_of, shown, text_of
 from djtasks.message import VERSION, Delivery, Message, Outcome
 from djtasks.request import Running, request_of, running
 from djtasks.result import AsyncResult, GroupResult

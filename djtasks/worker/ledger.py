@@ -23,7 +23,7 @@ from djtasks.brokers import Broker
 from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.execution import failure_of
+from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, JobGroup, statements
 from djtasks.models.attempts import attempts_after
