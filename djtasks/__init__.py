@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from djtasks.declare import shared_task
     from djtasks.request import current_task
     from djtasks.result import AsyncResult, EagerResult, GroupResult, ResultSet
+    from djtasks.schedules import crontab, schedule
     from djtasks.task import Task
 
 __version__ = "0.1.0"
@@ -30,7 +31,9 @@ _HOMES = {
     "chord": "djtasks.canvas",
     "chunks": "djtasks.canvas",
     "group": "djtasks.canvas",
+    "crontab": "djtasks.schedules",
     "current_task": "djtasks.request",
+    "schedule": "djtasks.schedules",
     "send_task": "djtasks.canvas",
     "shared_task": "djtasks.declare",
     "signature": "djtasks.canvas",
@@ -50,9 +53,11 @@ __all__ = [
     "chord",
     "chunks",
     "control",
+    "crontab",
     "current_task",
     "group",
     "registry",
+    "schedule",
     "send_task",
     "shared_task",
     "signature",

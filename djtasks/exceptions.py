@@ -20,6 +20,7 @@ __all__ = [
     "MaxRetriesExceededError",
     "MessageTooLarge",
     "NotRegistered",
+    "ParseException",
     "Reject",
     "Replaced",
     "Retry",
@@ -46,6 +47,10 @@ class MessageTooLarge(DjtasksError, ValueError):
 
 class MalformedMessage(DjtasksError, ValueError):
     """What stands in the queue is not a message of ours: no JSON, another version, a missing field."""
+
+
+class ParseException(DjtasksError, ValueError):
+    """A schedule cannot be read, or its time never comes; the name is Celery's."""
 
 
 class NotRegistered(DjtasksError, KeyError):
