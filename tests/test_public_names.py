@@ -6,7 +6,7 @@ import djtasks
 from djtasks import exceptions
 from tests.site import Site
 
-MODULES = ("exceptions", "signals", "result", "states", "models", "testing")
+MODULES = ("exceptions", "schedules", "signals", "result", "states", "models", "testing")
 EXCEPTIONS = (
     "Retry", "Ignore", "Reject", "MaxRetriesExceededError", "TimeoutError", "SoftTimeLimitExceeded",
     "TimeLimitExceeded", "WorkerLostError", "TaskRevokedError", "NotRegistered", "ChordError", "ImproperlyConfigured",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from typing import Final
@@ -47,7 +46,7 @@ def _interval(every: schedule) -> str:
 
 
 def _every(count: str, unit: str) -> str:
-    number = math.ceil(float(count))  # 1.5 seconds are a plural
+    number = int(count) if count.isdigit() else 2  # 0.5 and 1.5 seconds are a plural
     texts = {
         "second": ngettext("every second", "every %(count)s seconds", number),
         "minute": ngettext("every minute", "every %(count)s minutes", number),

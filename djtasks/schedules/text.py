@@ -41,7 +41,7 @@ _SHORT_UNITS: Final = {
     "d": "day", "w": "week", "wk": "week", "ms": "millisecond",
 }  # fmt: skip
 _CALENDAR_UNITS: Final = {"month": "0 0 1 * *", "quarter": "0 0 1 */3 *", "year": "0 0 1 1 *"}
-_AMOUNT: Final = re.compile(r"(?P<count>[0-9]{1,12}(?:\.[0-9]{1,9})?)?\s*(?P<unit>[a-z]+)(?:\s*,|\s+and\b)?\s*")
+_AMOUNT: Final = re.compile(r"(?P<count>[0-9]{1,15}(?:\.[0-9]{1,9})?)?\s*(?P<unit>[a-z]+)(?:\s*,|\s+and\b)?\s*")
 _HOW: Final = (
     'Write five fields as in cron ("30 9 * * mon-fri", minute first), six with the seconds last, '
     '"every 10 minutes", "at 2026-11-21T10:00:00+00:00", or @hourly, @daily, @weekly, @monthly, @yearly'
