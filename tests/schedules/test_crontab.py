@@ -293,3 +293,9 @@ def test_a_day_that_a_zone_left_out_is_due_at_the_next_ones_begin():
 def test_a_time_between_two_seconds_in_a_fold_counts_by_its_second():
     at = datetime(2026, 10, 25, 2, 59, 59, 999999, tzinfo=BERLIN)
     assert crontab(second="*").next_after(at).isoformat() == "2026-10-25T02:00:00+01:00"
+
+
+def test_each_second_of_a_gap_is_due_at_its_end():
+    before, end = datetime(2026, 3, 29, 1, 59, 59, tzinfo=BERLIN), datetime(2026, 3, 29, 3, tzinfo=BERLIN)
+    for skipped in range(3600):
+        assert crontab(skipped // 60, 2, second=skipped % 60).next_after(before) == end
