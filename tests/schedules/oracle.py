@@ -18,7 +18,7 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 FIELDS = ("month_of_year", "day_of_month", "day_of_week", "hour", "minute", "second")
-BLOCK = timedelta(minutes=15)  # all changes of modern times are at its borders, which is checked
+BLOCK = timedelta(minutes=30)  # all changes of modern times are at its borders, which is checked
 LAST_SECOND = BLOCK - timedelta(seconds=1)
 
 
@@ -102,7 +102,7 @@ def walls(zone, begin, end):
         wall = instant.astimezone(zone).replace(tzinfo=None, fold=0)
         last = (instant + LAST_SECOND).astimezone(zone).replace(tzinfo=None, fold=0)
         assert last - wall == LAST_SECOND
-        assert wall.minute % 15 == wall.second == 0
+        assert wall.minute % 30 == wall.second == 0
         yield wall
         instant += BLOCK
 
