@@ -23,11 +23,12 @@ def revoke(ids: str | Iterable[str]) -> int:
 def retry(ids: str | Iterable[str]) -> int:
     """Run finished jobs once more, under the same ids; earlier attempts are kept. Returns how many were finished.
 
-    A step of a chain goes on with what follows it, a member of an unfinished group counts once more when it ends.
-    Raises BrokerUnavailable.
+    A step of a chain goes on with what follows it; in place of one that never ran, the step is run that failed before
+    it. A member of an unfinished group counts once more when it ends; the body of a chord waits for members that run
+    once more. Raises BrokerUnavailable.
     """
-    chosen = _as_ids(ids)
     with transaction.atomic(using=settings.DATABASE):
+        chosen = follow_ups.that_failed(_as_ids(ids))
         follow_ups.reopen(chosen)
         return publish.again(chosen)
 

@@ -185,10 +185,10 @@ class Execution:
         return [] if is_bare else [results]
 
     def _asked(self, ask: Callable[[str], Any], job_id: str) -> Any:
-        """Ask the database; that it does not answer is not the job's fault."""
+        """Ask the database; that it does not answer, or not yet, is not the job's fault."""
         try:
             return ask(job_id)
-        except (DatabaseError, InterfaceError):
+        except (DatabaseError, InterfaceError, follow_ups.HeaderRunsAgain):
             self._begun = False
             raise
 
@@ -230,7 +230,7 @@ class Execution:
                 delay = 2.0**self.delivery.losses
                 return self._outcome(states.REJECTED, delay=delay, count="losses", failure=failure_of(error))
             case _ if not self._begun:
-                # Not the task's fault: nobody could be told that it begins.
+                # Not the task's fault: nobody could be told that it begins, or what it needs is not there yet.
                 return self._outcome(states.PENDING, delay=1.0, failure=failure_of(error))
             case _:
                 return self._outcome(states.FAILURE, failure=failure_of(error))

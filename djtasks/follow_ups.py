@@ -87,11 +87,27 @@ def reopen(ids: Sequence[str]) -> None:
     """Undo, within a transaction, what the ends of these jobs did to what follows them: they are to run once more."""
     jobs = Job.objects.finished().filter(pk__in=ids).exclude(options="{}").values_list("group_id", "state", "options")
     for group_id, state, text in jobs:
-        rest = json.loads(text).get("chain") or ()
-        if group_id and not (rest and state == states.SUCCESS):
+        later = _later(text)
+        if group_id and not (later and state == states.SUCCESS):
             JobGroup.objects.filter(pk=group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
-        later = [each["options"]["task_id"] for sig in rest for each in single_tasks(packing.from_text(sig))]
         Job.objects.finished().filter(pk__in=later, token=0).delete()
+
+
+def that_failed(ids: Sequence[str]) -> list[str]:
+    """`ids`, where in place of a step that never ran stands the one before it whose end was its end too."""
+    finished = Job.objects.finished()
+    parents = dict(finished.filter(pk__in=ids, token=0).exclude(parent_id=None).values_list("pk", "parent_id"))
+    if not parents:
+        return list(ids)
+    failed = finished.filter(pk__in=set(parents.values())).values_list("pk", "options")
+    ended_by = {later: pk for pk, text in failed for later in _later(text)}
+    return list(dict.fromkeys(ended_by[each] if each in parents and each in ended_by else each for each in ids))
+
+
+def _later(options: str) -> list[str]:
+    """The ids of the steps after a job, from the options in its row."""
+    rest = json.loads(options).get("chain") or ()
+    return [each["options"]["task_id"] for sig in rest for each in single_tasks(packing.from_text(sig))]
 
 
 def options_of(message: Message) -> dict[str, Any]:
@@ -230,7 +246,7 @@ def takes_request(sig: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """How a member of a group ended. `index` is its place; -1 of a job that was not its last."""
+    """Where a member of a group stands. `index` is its place; -1 of a job that was not its last."""
 
     id: str
     index: int
@@ -239,8 +255,15 @@ class Member:
     error: str = ""
 
 
+class HeaderRunsAgain(Exception):
+    """Members of a chord's header were sent once more, and have not ended."""
+
+
 def header_results(group_id: str) -> list[Any]:
-    """The results of a chord's header, in order. Raises ChordError if a member has failed, or its result is gone."""
+    """The results of a chord's header, in order.
+
+    Raises ChordError if a member has failed, or its result is gone; HeaderRunsAgain if one has not ended.
+    """
     rows = Job.objects.filter(group_id=group_id).order_by("finished_at")
     members = [
         Member(pk, _index_in(options), state, result, f"{kind}({text!r})")
@@ -258,12 +281,15 @@ def _index_in(options: str) -> int:
 
 
 def in_order(members: Sequence[Member], size: int) -> list[Any]:
-    """The results of the members of a group that has ended, by their place. Raises ChordError."""
+    """The results of the members of a group that has ended, by their place. Raises ChordError, HeaderRunsAgain."""
     for each in members:
         if each.state in FAILED:
             raise ChordError(f"Dependency {each.id} raised {each.error}")
     found = {each.index: each for each in members if each.index >= 0 and each.state in states.FINISHED}
     if len(found) < size:
+        unfinished = sum(each.state not in states.FINISHED for each in members)
+        if unfinished:
+            raise HeaderRunsAgain(f"{unfinished} of the header's jobs run once more; the body waits for them.")
         raise ChordError(f"{size - len(found)} of the header's {size} results are gone.")
     return [encoding.decode(each.result) if each.result else None for _index, each in sorted(found.items())]
 

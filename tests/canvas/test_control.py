@@ -6,10 +6,12 @@ from djtasks import chain, chord, control
 from djtasks.brokers import get_broker
 from djtasks.execution import Execution
 from djtasks.models import Job, JobGroup
+from djtasks.states import WAITING
 from djtasks.testing import run_jobs
 from djtasks.worker.ledger import Ledger
 from tests.canvas.tasks import add, fails_first, identity, replaced_by_chain, total
 from tests.canvas.ways import nothing_is_left, run_queued
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
 
@@ -43,6 +45,34 @@ def test_a_body_whose_header_failed_runs_once_its_member_has_been_retried(databa
     control.retry(result.id)
     run_jobs()
     assert Job.objects.get(pk=result.id).state == "SUCCESS"
+
+
+def test_retrying_a_step_that_never_ran_retries_the_one_that_failed_before_it(database, tmp_path):
+    result = run_queued(chain(identity.s(1), fails_first.s(str(tmp_path / "failed")), add.s(1), add.s(2)))
+    assert control.retry(result.id) == 1
+    run_jobs()
+    assert Job.objects.get(pk=result.id).state == "SUCCESS"
+    assert Job.objects.get(pk=result.parent.id).state == "SUCCESS"
+    assert nothing_is_left()
+
+
+def test_all_failed_jobs_of_a_chain_may_be_retried_together(database, tmp_path):
+    result = run_queued(chain(identity.s(1), fails_first.s(str(tmp_path / "failed")), add.s(1), add.s(2)))
+    assert control.retry([result.id, result.parent.id, result.parent.parent.id]) == 1
+    run_jobs()
+    assert Job.objects.get(pk=result.id).state == "SUCCESS"
+
+
+def test_a_body_that_is_retried_with_its_members_waits_for_them(database, tmp_path):
+    failing = fails_first.s(1, str(tmp_path / "failed")).set(queue="later")
+    result = run_queued(chord([failing, identity.s(2)], total.s()))
+    assert control.retry([result.id, result.parent[0].id]) == 2
+    assert run_jobs("default") == 1
+    assert Job.objects.get(pk=result.id).state in WAITING
+    run_jobs("later")
+    wait_until(lambda: get_broker().promote() and run_jobs("default"), what="the body's next turn")
+    assert Job.objects.get(pk=result.id).state == "SUCCESS"
+    assert result.get(timeout=1) == 3
 
 
 def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database):
