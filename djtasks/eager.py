@@ -174,8 +174,8 @@ def _member(outcome: Outcome, execution: Execution) -> Member:
     options = options_of(message)
     index = -1 if "chain" in options else options.get("index", -1)
     failure = outcome.failure
-    error = f"{failure.kind}({failure.message!r})" if failure else ""
-    return Member(visible_id(message, options), index, outcome.state, outcome.result, error)
+    error, trace = (f"{failure.kind}({failure.message!r})", failure.traceback) if failure else ("", None)
+    return Member(visible_id(message, options), index, outcome.state, outcome.result, error, trace)
 
 
 Composed.run_here = staticmethod(apply)

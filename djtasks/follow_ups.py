@@ -253,6 +253,7 @@ class Member:
     state: str
     result: str | None
     error: str = ""
+    traceback: str | None = None
 
 
 class HeaderRunsAgain(Exception):
@@ -266,9 +267,9 @@ def header_results(group_id: str) -> list[Any]:
     """
     rows = Job.objects.filter(group_id=group_id).order_by("finished_at")
     members = [
-        Member(pk, _index_in(options), state, result, f"{kind}({text!r})")
-        for pk, options, state, result, kind, text in rows.values_list(
-            "pk", "options", "state", "result", "exception", "exception_message"
+        Member(pk, _index_in(options), state, result, f"{kind}({text!r})", trace)
+        for pk, options, state, result, kind, text, trace in rows.values_list(
+            "pk", "options", "state", "result", "exception", "exception_message", "traceback"
         )
     ]
     size = JobGroup.objects.filter(pk=group_id).values_list("size", flat=True).first()
@@ -284,7 +285,10 @@ def in_order(members: Sequence[Member], size: int) -> list[Any]:
     """The results of the members of a group that has ended, by their place. Raises ChordError, HeaderRunsAgain."""
     for each in members:
         if each.state in FAILED:
-            raise ChordError(f"Dependency {each.id} raised {each.error}")
+            error = ChordError(f"Dependency {each.id} raised {each.error}")
+            if each.traceback:  # who looks at the body wants to know where its header failed
+                error.add_note(each.traceback)
+            raise error
     found = {each.index: each for each in members if each.index >= 0 and each.state in states.FINISHED}
     if len(found) < size:
         unfinished = sum(each.state not in states.FINISHED for each in members)

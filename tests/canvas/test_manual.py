@@ -409,6 +409,12 @@ def test_an_error_in_a_header(run, path):
         run(chord([add.s(4, 4), fail.s()])).get(timeout=1)
 
 
+def test_the_traceback_of_a_body_shows_where_its_header_failed(run):
+    result = run(chord([identity.s(1), fail.s("something")], total.s()))
+    assert result.parent[1].traceback.strip() in result.traceback
+    assert "in fail" in result.traceback
+
+
 def test_errors_in_chords_of_chords_reach_each_body_once(run, path):
     inner = chord([fail.s(), identity.s(1)], total.s().on_error(echo.si(path, "inner")))
     middle = chord([inner, fail.s()], total.s().on_error(echo.si(path, "middle")))
