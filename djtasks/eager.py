@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from djtasks.request import Request
 from djtasks.result import EagerResult, GroupResult, line_of
 
 HOSTNAME: Final = "eager"
+
+_around: ContextVar[EagerRun | None] = ContextVar("djtasks_eager_run", default=None)  # the run whose job sends another
 
 
 class EagerRun:
@@ -48,6 +51,8 @@ class EagerRun:
             execution = self._execute(self._waiting.popleft())
             self._take(execution.outcome, execution)
         self._relate()
+        if (around := _around.get()) is not None:
+            around._adopt(self)
 
     def result(self, job_id: str) -> EagerResult[Any]:
         """How the job ended; PENDING if it never came to its turn."""
@@ -65,17 +70,16 @@ class EagerRun:
 
     def _execute(self, message: Message) -> Execution:
         """One job, with all its retries, at once."""
-        while True:
-            execution = Execution(
-                Delivery(message, HOSTNAME, 1),
-                hostname=HOSTNAME,
-                is_eager=True,
-                workflow=self,
-            )
-            following = execution.run().next
-            if following is None:
-                return execution
-            message = following
+        following: Message | None = message
+        token = _around.set(self)
+        try:
+            while following is not None:
+                delivery = Delivery(following, HOSTNAME, 1)
+                execution = Execution(delivery, hostname=HOSTNAME, is_eager=True, workflow=self)
+                following = execution.run().next
+        finally:
+            _around.reset(token)
+        return execution
 
     def _take(self, outcome: Outcome, execution: Execution) -> None:
         message = outcome.delivery.message
@@ -122,6 +126,12 @@ class EagerRun:
                 parent.children.append(groups.setdefault(key, GroupResult(key[1])))
             groups[key].results.append(self.result(message.id))
 
+    def _adopt(self, run: EagerRun) -> None:
+        """Take in what a job of this run has run itself, to be children of that job."""
+        entries = {pk: message for pk, message in run._sent.items() if message.parent_id not in run._ended}
+        self._sent.update(entries)
+        self._ended.update((pk, run.result(pk)) for pk in entries)
+
     def header_results(self, group_id: str) -> list[Any]:
         return in_order(self._members.get(group_id, []), self._groups[group_id].size)
 
@@ -147,7 +157,7 @@ def apply(tree: Any, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     told(plan.messages)
     eager = run.handle(result)
     if settings.TASK_EAGER_PROPAGATES if throw is None else throw:
-        eager.get()
+        eager.get(disable_sync_subtasks=False)  # all has ended, so it does not wait, in a task either
     return eager
 
 

@@ -176,6 +176,11 @@ def starts_a_chain():
 
 
 @shared_task
+def starts_a_group():
+    group(add.s(1, 2), add.s(3, 4)).apply_async()
+
+
+@shared_task
 def gives_signature():
     return group(add.s(1, 2), add.s(3, 4)) | total.s()
 

@@ -12,7 +12,7 @@ from djtasks.canvas import streaming
 from djtasks.models import Job, JobGroup
 from djtasks.result import AsyncResult, EagerResult, GroupResult, result_from_tuple
 from djtasks.testing import eager, run_jobs
-from tests.canvas.tasks import Expected, add, echo, fail, identity, starts_a_chain, total, unkept
+from tests.canvas.tasks import Expected, add, echo, fail, identity, starts_a_chain, starts_a_group, total, unkept
 from tests.canvas.ways import run_here, run_queued
 from tests.waiting import wait_until
 
@@ -175,6 +175,21 @@ def test_eager_mode_runs_canvas_at_once(database):
         failed = (add.s(1, 1) | fail.s() | add.s(1)).delay()
         assert (failed.state, failed.parent.state) == ("FAILURE", "FAILURE")
     assert not Job.objects.exists()
+
+
+def test_a_task_starts_a_canvas_in_eager_mode(database):
+    with eager():
+        assert [each.get() for each in (starts_a_group.delay(), starts_a_group.si().apply())] == [None, None]
+        assert (starts_a_group.si() | identity.si(1)).delay().get() == 1
+
+
+def test_what_a_task_starts_in_eager_mode_are_its_children(database):
+    with eager():
+        chained, grouped = (starts_a_chain.si() | identity.si(1)).delay().parent, starts_a_group.delay()
+    assert [child.get() for child in grouped.children] == [[3, 7]]
+    assert sorted(child.get() for child in chained.children) == [1, 3]
+    (first,) = [child for child in chained.children if child.get() == 3]
+    assert [child.get() for child in first.children] == [6]
 
 
 def test_a_chain_may_be_longer_than_python_recurses(database):
