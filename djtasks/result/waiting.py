@@ -25,6 +25,6 @@ def check_join(guarded: bool) -> None:
     """Raise RuntimeError inside a task that has not allowed itself to wait for others."""
     if guarded and current_job() and not _join_allowed.get():
         raise RuntimeError(
-            "Never call result.get() within a task! It may wait for the process that it runs in; "
-            "see allow_join_result()."
+            "Never call result.get() within a task! It may wait for the process that it runs in. "
+            "`result.result` has the value of a job that has ended; see also djtasks.result.allow_join_result()."
         )
