@@ -24,7 +24,7 @@ logger = logging.getLogger("djtasks.consumer")
 AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
 MOST_AHEAD: Final = 200  # jobs
 HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
-SATED: Final = 0.02  # seconds for which a queue that gave all that it had is taken to be empty
+SATED: Final = AHEAD  # seconds for which a queue that gave all that it had is taken to be empty
 DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
 _RECENT: Final = 0.2  # weight of the last run time in the moving average
 
