@@ -197,7 +197,8 @@ def publish(
 def again(ids: Sequence[str]) -> int:
     """Send finished jobs once more, each under its id with its counters at 0. Returns how many were finished."""
     with transaction.atomic(using=settings.DATABASE):
-        jobs = list(Job.objects.finished().filter(pk__in=ids).order_by("id").select_for_update())
+        known = Job.objects.finished().filter(pk__in=ids).exclude(task="")
+        jobs = list(known.order_by("id").select_for_update())
         now = statements.now(connections[settings.DATABASE])
         for job in jobs:
             job.begin_again(now)

@@ -58,6 +58,10 @@ class JobQuerySet(models.QuerySet["Job"]):
         needed = JobGroup.objects.filter(models.Q(remaining__gt=0) | models.Q(finished_at__gte=cutoff)).values("id")
         return self.finished().filter(finished_at__lt=cutoff).exclude(group_id__in=needed)
 
+    def tombstones(self) -> Self:
+        """What remembers, of ids that were revoked before they came, that they were: it has no task."""
+        return self.filter(task="", state=states.REVOKED)
+
     def prune(self, seconds: float, limit: int) -> int:
         """Delete up to `limit` expired jobs, but for those that somebody has locked. Returns how many."""
         skips = connections[self.db].features.has_select_for_update_skip_locked

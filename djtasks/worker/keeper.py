@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
@@ -172,6 +173,8 @@ class Keeper:
         deleted = Job.objects.prune(seconds, PRUNE_BATCH) if seconds is not None else 0
         if seconds is not None:
             JobGroup.objects.all().prune(seconds, PRUNE_BATCH)
+        yesterday = utc_now() - timedelta(days=1)
+        Job.objects.tombstones().filter(finished_at__lt=yesterday).delete()
         gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
         Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
         if deleted == PRUNE_BATCH:

@@ -226,6 +226,17 @@ def test_a_cancelled_job_comes_out_flagged_at_once(broker):
     assert (second.id, second.revoked) == ("soon", False)
 
 
+@pytest.mark.parametrize("known_by", [{"check": True}, {"parent_id": "p"}], ids=["own id", "canvas"])
+def test_an_unknown_id_that_is_cancelled_comes_out_flagged_when_it_comes(broker, known_by):
+    assert broker.cancel(["to come"]) == 0
+    broker.enqueue([message(id="to come", countdown=60, args="[7]", **known_by), message(id="other")])
+    found = broker.claim("default", limit=9, worker="w.1")
+    assert [(each.id, each.revoked, each.token) for each in found] == [("to come", True, 1), ("other", False, 1)]
+    assert (found[0].message.args, found[0].message.task) == ("[7]", "some.task")
+    broker.enqueue([message(id="to come", **known_by)])
+    assert broker.claim("default", limit=9, worker="w.1") == []
+
+
 def test_a_cancelled_job_comes_out_of_a_paused_queue(broker):
     broker.enqueue([message(id="a"), message(id="b")])
     broker.pause("default")

@@ -144,13 +144,6 @@ def test_jobs_that_are_due_in_many_queues_are_all_promoted(broker):
 
 
 @in_redis
-def test_an_unknown_id_that_is_cancelled_never_runs_when_it_comes(broker):
-    assert broker.cancel(["to come"]) == 0
-    broker.enqueue([message(id="to come", countdown=60), message(id="other")])
-    assert [(each.id, each.revoked) for each in claim(broker)] == [("to come", True), ("other", False)]
-
-
-@in_redis
 def test_a_finished_job_that_was_cancelled_may_be_retried(broker):
     broker.cancel(["x"])
     broker.pardon(["x"])

@@ -4,6 +4,7 @@ import pytest
 
 from djtasks import chain, chord, control
 from djtasks.brokers import get_broker
+from djtasks.exceptions import TaskRevokedError
 from djtasks.execution import Execution
 from djtasks.models import Job, JobGroup
 from djtasks.states import WAITING
@@ -89,3 +90,24 @@ def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database):
     run_jobs()
     assert result.state == "REVOKED"
     assert nothing_is_left()
+
+
+@pytest.mark.parametrize("at", ["middle", "end", "body"])
+def test_a_step_that_has_not_been_sent_can_be_cancelled_and_what_follows_it_ends(database, at):
+    if at == "body":
+        last = middle = chord([add.s(1, 1), add.s(2, 2)], total.s()).delay()
+    else:
+        last = chain(add.s(1, 1), add.s(2), add.s(3)).delay()
+        middle = last.parent
+    cancelled = middle if at == "middle" else last
+    cancelled.revoke()
+    run_jobs()
+    with pytest.raises(TaskRevokedError):
+        cancelled.get(timeout=5)
+    assert (cancelled.state, last.ready(), last.successful()) == ("REVOKED", True, False)
+    assert nothing_is_left()
+
+
+def test_a_job_that_never_came_is_not_retried(database):
+    control.revoke("never came")
+    assert control.retry("never came") == 0

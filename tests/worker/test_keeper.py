@@ -366,3 +366,11 @@ def test_a_job_that_waits_for_its_retry_stays_revoked_though_the_broker_was_flus
     keeper.turn()
     (delivery,) = keeper.broker.claim("default", limit=9, worker="w.1")
     assert (delivery.id, delivery.revoked, delivery.token) == ("x", True, 2)
+
+
+def test_that_an_unknown_id_was_revoked_is_forgotten_after_a_day(keeper, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "RESULT_EXPIRES": None}
+    for name, hours in (("old", 25), ("new", 23)):
+        Job.objects.create(id=name, state=states.REVOKED, revoked=True, finished_at=utc_now() - timedelta(hours=hours))
+    keeper.prune()
+    assert set(Job.objects.values_list("pk", flat=True)) == {"new"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,10 +19,11 @@ from djtasks.brokers import base
 from djtasks.brokers.base import Broker, Loss, QueueSize, check_sizes
 from djtasks.brokers.database.wakeup import Notifier, Wakeup
 from djtasks.conf import settings
-from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, TaskRevokedError
 from djtasks.message import Delivery, Message
 from djtasks.models import Job, Queue, Worker, statements
 from djtasks.models.attempts import with_attempt
+from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of, row_of
 
 REVOKED_RANK = -1000  # before every priority, so that what was revoked ends at once, even in a paused queue
@@ -53,8 +54,22 @@ class DatabaseBroker(Broker):
         check_sizes(messages)
         if messages:
             with _errors_named():
-                statements.enqueue(self.connection, messages)
+                if statements.enqueue(self.connection, messages) != len(messages):
+                    self._exhume(messages)
                 self._notifier.after_commit(self.connection, (message.queue for message in messages))
+
+    def _exhume(self, messages: Sequence[Message]) -> None:
+        """Let those come whose ids were taken because they were revoked before: they end as that, in their queues."""
+        foreseeable = {each.id: each for each in messages if each.check or each.parent_id is not None}
+        if not foreseeable:
+            return
+        with self._atomic():
+            found = Job.objects.tombstones().filter(pk__in=list(foreseeable)).select_for_update().order_by("id")
+            buried = list(found.values_list("pk", flat=True))
+            if buried:
+                Job.objects.tombstones().filter(pk__in=buried).delete()
+                statements.enqueue(self.connection, [foreseeable[each] for each in buried])
+                self._flag(buried)
 
     def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
         with _errors_named():
@@ -175,11 +190,16 @@ class DatabaseBroker(Broker):
 
     def cancel(self, ids: Sequence[str]) -> int:
         with _errors_named(), self._atomic():
-            waiting = Case(When(state__in=states.WAITING, then=Value(states.PENDING)), default=F("state"))
-            unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.SETTLED)
-            count = unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
+            count = self._flag(ids)
+            if count < len(set(ids)):
+                _bury(set(ids) - set(Job.objects.filter(pk__in=ids).values_list("pk", flat=True)))
             self._notifier.after_commit(self.connection, ["*"])
             return count
+
+    def _flag(self, ids: Sequence[str]) -> int:
+        waiting = Case(When(state__in=states.WAITING, then=Value(states.PENDING)), default=F("state"))
+        unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.SETTLED)
+        return unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
 
     def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
         with _errors_named():
@@ -233,6 +253,18 @@ def _errors_named() -> Iterator[None]:
         hint = " Run: manage.py migrate djtasks" if "no such table" in str(error) else ""
         what = f"The database {settings.DATABASE!r} did not do what was asked: {error}.{hint}"
         raise BrokerUnavailable(what) from error
+
+
+def _bury(ids: Iterable[str]) -> None:
+    """Remember that these ids, which nobody knows yet, are revoked."""
+    why = "The job was cancelled before it came."
+    kind = f"{TaskRevokedError.__module__}.{TaskRevokedError.__qualname__}"
+    now = utc_now()
+    rows = [
+        Job(id=each, state=states.REVOKED, revoked=True, finished_at=now, exception=kind, exception_message=why)
+        for each in ids
+    ]
+    Job.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def _declare_lost(loss: Loss, now: datetime) -> bool:
