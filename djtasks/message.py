@@ -166,7 +166,7 @@ class Outcome:
 
     What follows from it is ready-made: `follow_ups` and `groups` are sent, `also` are jobs that end with it without a
     run, `counts` is the group in which it counts as ended, `grows` a group that has got so many more members,
-    `stands_for` the replaced jobs that end as it does.
+    `stands_for` the replaced jobs that end as it does. `sent`: what its run has sent itself, ids with their groups.
     """
 
     delivery: Delivery
@@ -185,6 +185,7 @@ class Outcome:
     counts: str | None = None
     grows: tuple[str, int] | None = None
     stands_for: tuple[str, ...] = ()
+    sent: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def size(self) -> int:

@@ -191,6 +191,8 @@ def publish(
     messages, groups = announced(messages), [replace(each, body=tuple(announced(each.body))) for each in groups]
     committed = outbox.send(messages, groups, using=using, on_commit=on_commit)
     told(messages)
+    if job := current_job():
+        job.sent += [(each.id, each.group_id) for each in messages if each.parent_id == job.id]
     return committed
 
 

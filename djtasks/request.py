@@ -43,6 +43,9 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     report: Callable[[str | None, Any], None] | None = None  # where `update_state` goes
     added: list[Any] = field(default_factory=list)  # canvases in normal form that `add_to_chord` was given
+    sent: list[tuple[str, str | None]] = field(
+        default_factory=list
+    )  # ids of jobs that it has sent, each with its group
     entered: bool = False  # whether the task's own `__call__`, if it has one, has reached `Task.__call__`
 
     @property

@@ -154,7 +154,16 @@ class JobQuerySet(models.QuerySet["Job"]):
                 exception_message=failure.message if failure else None,
                 exception_args=failure.arguments if failure else None,
                 traceback=failure.traceback if failure else None,
+                children=recording.children_of(outcome),
             )
+
+    def add_children(self, messages: Sequence[Message]) -> None:
+        """Let the rows of their parents keep the ids of these messages, which have no rows yet."""
+        for message in messages:
+            parent = self.filter(pk=message.parent_id)
+            for known in parent.values_list("children", flat=True):
+                sent = [*json.loads(known or "[]"), (message.id, message.group_id)]
+                parent.update(children=json.dumps(sent[: recording.MOST_CHILDREN]))
 
     def recorded(self, outcomes: Sequence[Outcome]) -> set[str]:
         """Which of these outcomes stand in their rows already: the answer to a COMMIT may get lost."""
@@ -236,6 +245,7 @@ class Job(models.Model):
     exception_args = models.TextField(null=True, editable=False)  # noqa: DJ001
     traceback = models.TextField(_("traceback"), null=True)  # noqa: DJ001
     attempts = models.TextField(_("earlier attempts"), null=True)  # noqa: DJ001
+    children = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON, where what waits has no row of its own
     meta = models.TextField(_("progress"), null=True)  # noqa: DJ001
     parent_id = models.CharField(_("parent"), max_length=64, null=True)  # noqa: DJ001
     root_id = models.CharField(_("root"), max_length=64, null=True)  # noqa: DJ001
@@ -304,7 +314,7 @@ class Job(models.Model):
         self.order_key = microseconds(now)
         self.worker, self.exception, self.acked_early = "", "", False
         self.result = self.exception_message = self.exception_args = self.traceback = None
-        self.custom_state = self.meta = None
+        self.custom_state = self.meta = self.children = None
         self.save()
 
     def current_attempt(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of an earlier one (DESIGN: rule 2).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,7 +23,9 @@ from djtasks.models.fields import utc_now
 if TYPE_CHECKING:
     from djtasks.models.job import JobQuerySet
 
+MOST_CHILDREN: Final = 1000  # of those that a job has sent, whose ids its row keeps
 MOST_RACES: Final = 5  # times that somebody else may insert one of our rows first
+_ADDED: Final = frozenset({"attempts", "children"})
 _KEPT: Final = frozenset(
     {"id", "task", "created_at", "parent_id", "root_id", "group_id", "periodic_task", "unique_key"}
 )
@@ -88,12 +91,23 @@ def columns_of(outcome: Outcome, clock: float) -> dict[str, Any]:
         "root_id": message.root_id,
         "group_id": message.group_id,
         "periodic_task": message.schedule,
+        "children": children_of(outcome),
         "unique_key": None,  # the lock is where the queue is; two rows must not contend for it here
         "enqueued_by": message.sender,
         "headers": message.headers,
         "options": message.options,
         "version": message.version,
     }
+
+
+def children_of(outcome: Outcome) -> str | None:
+    """The jobs that it has sent, as JSON: ids, each with its group; None if there are none.
+
+    Where the queue is not the job table they have no rows yet by which they would be found.
+    """
+    following = [(each.id, each.group_id) for each in outcome.follow_ups]
+    sent = [*outcome.sent, *following][:MOST_CHILDREN]
+    return json.dumps(sent) if sent else None
 
 
 def _store_portably(jobs: JobQuerySet, outcomes: Sequence[Outcome], rows: Mapping[str, dict[str, Any]]) -> set[str]:
@@ -137,4 +151,5 @@ def _later(now: datetime, seconds: float | None) -> datetime | None:
 
 
 def _changes(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _KEPT and (name, value) != ("attempts", None)}
+    changes = {name: value for name, value in row.items() if name not in _KEPT}
+    return {name: value for name, value in changes.items() if value is not None or name not in _ADDED}

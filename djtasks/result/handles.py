@@ -313,9 +313,10 @@ def _members_of(group_id: str) -> list[AsyncResult[Any]]:
 def _children_of(job_id: str) -> list[Any]:
     """What a job sent: jobs, and groups as a whole."""
     rows = Job.objects.filter(parent_id=job_id).order_by("created_at", "id").values_list("pk", "group_id")
-    own_group = Job.objects.filter(pk=job_id).values_list("group_id", flat=True).first()
+    own_group, sent = Job.objects.filter(pk=job_id).values_list("group_id", "children").first() or (None, None)
+    known = dict(json.loads(sent)) if sent else {}  # in the order in which they were sent, with rows or without
     found: dict[str, Any] = {}
-    for pk, group_id in rows:
+    for pk, group_id in {**known, **dict(rows)}.items():
         if group_id is None or group_id == own_group:
             found[pk] = AsyncResult(pk)
         else:

@@ -322,7 +322,10 @@ class Ledger:
         following = [message for each in accepted for message in each.follow_ups]
         following += [replace(m, check=True) for each in rest if each.delivery.id in before for m in each.follow_ups]
         if consequential := [each for each in accepted if _has_consequences(each)]:
-            following += _conclude(consequential)
+            bodies = _conclude(consequential)
+            if not self.broker.transactional:
+                Job.objects.all().add_children(bodies)
+            following += bodies
         self._lease([each for each in accepted if len(each.follow_ups) == 1])
         if self._leasing:
             here = {each.id for each in self._leasing}

@@ -176,6 +176,11 @@ def starts_a_chain():
 
 
 @shared_task
+def starts_in_later():
+    return add.apply_async((1, 2), queue="later")
+
+
+@shared_task
 def starts_a_group():
     group(add.s(1, 2), add.s(3, 4)).apply_async()
 

@@ -12,7 +12,18 @@ from djtasks.canvas import streaming
 from djtasks.models import Job, JobGroup
 from djtasks.result import AsyncResult, EagerResult, GroupResult, result_from_tuple
 from djtasks.testing import eager, run_jobs
-from tests.canvas.tasks import Expected, add, echo, fail, identity, starts_a_chain, starts_a_group, total, unkept
+from tests.canvas.tasks import (
+    Expected,
+    add,
+    echo,
+    fail,
+    identity,
+    starts_a_chain,
+    starts_a_group,
+    starts_in_later,
+    total,
+    unkept,
+)
 from tests.canvas.ways import run_here, run_queued
 from tests.waiting import wait_until
 
@@ -260,3 +271,23 @@ def test_a_group_of_ten_thousand_is_sent_in_bulk(database):
     sig = group(identity.s(i) for i in range(10_000)) | total.s()
     result = sig.delay()
     assert (len(result.parent), JobGroup.objects.get().remaining) == (10_000, 10_000)
+
+
+def test_children_that_wait_in_their_queue_are_there_once_the_job_has_ended(database):
+    spread = identity.s(1) | group(add.s(i).set(queue="later") for i in range(3)) | total.s().set(queue="last")
+    result = spread.delay()
+    first = result.parent.parent
+    run_jobs("default")
+    (members,) = first.children
+    assert (members.id, set(members.results)) == (result.parent.id, set(result.parent.results))
+    run_jobs("later")
+    assert [each.children for each in result.parent if each.children] == [[result]]
+    run_jobs()
+    assert sorted(value for _each, value in first.collect() if isinstance(value, int)) == [1, 1, 2, 3, 6]
+
+
+def test_what_a_task_sends_is_its_child_while_that_waits(database):
+    started = starts_in_later.delay()
+    run_jobs("default")
+    (child,) = started.children
+    assert (child.state, child.id) == ("PENDING", started.get()[0][0])

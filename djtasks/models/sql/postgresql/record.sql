@@ -1,5 +1,5 @@
 -- Records how jobs ended, if they are still ours (worker and token are the fence). `age` is seconds since the end.
--- IS NOT DISTINCT FROM: the rows are to be found by their ids, not by the index on workers, which has many dead entries.
+-- IS NOT DISTINCT FROM: the rows are to be found by their ids, not by the index on workers, full of dead entries.
 -- In: the arrays, worker. Out: the ids that were.
 UPDATE djtasks_job AS job
 SET state = o.state, result = o.result, seconds = o.seconds,
@@ -11,5 +11,6 @@ FROM unnest(
     %s::text[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::float8[], %s::text[], %s::text[], %s::text[],
     %s::text[]
 ) AS o (id, token, state, result, seconds, age, exception, exception_message, exception_args, traceback)
-WHERE job.id = o.id AND job.worker IS NOT DISTINCT FROM %s AND job.token = o.token AND job.state IN ('RECEIVED', 'STARTED')
+WHERE job.id = o.id AND job.worker IS NOT DISTINCT FROM %s AND job.token = o.token
+    AND job.state IN ('RECEIVED', 'STARTED')
 RETURNING job.id
