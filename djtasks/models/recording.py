@@ -87,11 +87,11 @@ def columns_of(outcome: Outcome, clock: float) -> dict[str, Any]:
         "exception_args": failure.arguments if failure else None,
         "traceback": failure.traceback if failure else None,
         "attempts": None if attempts == "[]" else attempts,
+        "children": children_of(outcome),
         "parent_id": message.parent_id,
         "root_id": message.root_id,
         "group_id": message.group_id,
         "periodic_task": message.schedule,
-        "children": children_of(outcome),
         "unique_key": None,  # the lock is where the queue is; two rows must not contend for it here
         "enqueued_by": message.sender,
         "headers": message.headers,

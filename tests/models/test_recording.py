@@ -76,9 +76,13 @@ def test_an_outcome_makes_its_row_with_all_that_is_known_of_the_job():
     assert job.finished_at - job.started_at == timedelta(seconds=2)
 
 
-@pytest.mark.parametrize("outcome", [success(), failure(), retry(countdown=60.0), begun()])
-def test_each_database_makes_the_row_that_the_portable_way_makes(outcome, monkeypatch):
-    store(outcome)
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "outcome", [success(), replace(success(), sent=(("y", "g"),)), failure(), retry(countdown=60.0), begun()]
+)
+def test_each_database_makes_the_row_that_the_portable_way_makes(outcome, together, monkeypatch):
+    other = replace(success(), delivery=replace(DELIVERY, message=replace(MESSAGE, id="other")))
+    store(outcome, *([other] if together else []))
     made = Job.objects.filter(pk="x").values().get()
     Job.objects.all().delete()
     connection = connections[Job.objects.db]
