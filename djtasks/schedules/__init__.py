@@ -9,6 +9,7 @@ from djtasks.schedules.clock_time import clocked
 from djtasks.schedules.cron import crontab
 from djtasks.schedules.description import describe
 from djtasks.schedules.interval import schedule
+from djtasks.schedules.series import Series, zone_named
 from djtasks.schedules.text import MAX_TEXT_LENGTH, as_schedule, from_text, to_text
 from djtasks.schedules.ticks import Schedule, upcoming
 
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_TEXT_LENGTH",
     "ParseException",
     "Schedule",
+    "Series",
     "as_schedule",
     "clocked",
     "crontab",
@@ -24,4 +26,5 @@ __all__ = [
     "schedule",
     "to_text",
     "upcoming",
+    "zone_named",
 ]
