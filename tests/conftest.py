@@ -16,7 +16,7 @@ from django.test.utils import override_settings, setup_databases, teardown_datab
 
 from djtasks import registry
 from djtasks.brokers import get_broker
-from djtasks.models import Job, JobGroup, Outbox, Queue, Worker
+from djtasks.models import Job, JobGroup, Outbox, PeriodicTask, Queue, Worker
 from tests import servers
 from tests.settings import SUFFIX
 from tests.waiting import wait_until
@@ -73,7 +73,7 @@ def database(request, settings, django_db_setup, django_db_blocker):
         settings.DJTASKS = {**settings.DJTASKS, **_in_redis(request.param)}
     with django_db_blocker.unblock():
         yield alias
-        for model in (Job, JobGroup, Queue, Worker, Outbox):
+        for model in (Job, JobGroup, Queue, Worker, Outbox, PeriodicTask):
             model.objects.using(alias).all().delete()
         connections[alias].close()
     if request.param in QUEUES_IN_REDIS:

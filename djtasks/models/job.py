@@ -70,6 +70,10 @@ class JobQuerySet(models.QuerySet["Job"]):
             ids = list(locked.values_list("pk", flat=True)[:limit])
             return int(self.filter(pk__in=ids).delete()[0]) if ids else 0
 
+    def of_schedule(self, name: str) -> Self:
+        """Sent by the schedule of that name, the newest first."""
+        return self.filter(periodic_task=name).order_by("-pk")
+
     def held(self, delivery: Delivery) -> Self:
         """The row of `delivery`, if its worker still holds it with that token: the fence of each write."""
         return self.running().filter(pk=delivery.id, worker=delivery.worker, token=delivery.token)

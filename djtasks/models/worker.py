@@ -30,6 +30,7 @@ class Worker(models.Model):
     processed = models.BigIntegerField(_("processed"), default=0, db_default=0)
     failed = models.BigIntegerField(_("failed"), default=0, db_default=0)
     command = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON list of what it is asked to do
+    scheduler_at = UTCDateTimeField(_("beat last woke"), null=True)  # when it last looked for due schedules
     started_at = UTCDateTimeField(_("started at"), default=utc_now)
     stopped_at = UTCDateTimeField(_("stopped at"), null=True)
     lost_at = UTCDateTimeField(_("lost at"), null=True)
