@@ -21,6 +21,5 @@ def nothing_is_left():
     """No job waits, no group is open, no message is unsent."""
     unended = Job.objects.exclude(state__in=("SUCCESS", "FAILURE", "REVOKED", "IGNORED")).count()
     open_groups = JobGroup.objects.filter(remaining__gt=0).count()
-    return (unended, open_groups, Outbox.objects.count(), sum(get_broker().sizes().get("default", (0, 0))[:2])) == (
-        0, 0, 0, 0,
-    )  # fmt: skip
+    waiting = sum(size.ready + size.scheduled for size in get_broker().sizes().values())
+    return (unended, open_groups, Outbox.objects.count(), waiting) == (0, 0, 0, 0)
