@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeVar
@@ -18,6 +18,9 @@ from djtasks.exceptions import MalformedMessage
 
 VERSION: Final = 1  # of the format; a worker refuses what is newer than itself
 MAX_ID_LENGTH: Final = 64  # characters
+MAX_QUEUE_LENGTH: Final = 128  # characters
+MAX_NAME_LENGTH: Final = 255  # characters
+LONGEST_DELAY: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
 PRIORITIES: Final = range(-100, 101)
 
 
@@ -94,10 +97,10 @@ class Message:
                     values[name] = datetime.fromisoformat(values[name])
             if values.get("version", VERSION) > VERSION:
                 values = {name: values[name] for name, _default in _DEFAULTS if name in values}
-            message = cls(**values)
-            if not all(isinstance(getattr(message, name), kind) for name, kind in _KINDS):
-                raise TypeError("a field of another type")
-            return message
+            for name, value in values.items():
+                if name in _FITS and value != _DEFAULT_OF[name] and not _FITS[name](value):
+                    raise TypeError(f"no {name} is {value!r:.100}")
+            return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
             raise MalformedMessage(f"This is not a message of ours ({error}): {str(values)[:200]!r}") from error
 
@@ -106,10 +109,47 @@ _DEFAULTS: Final = (
     *((each.name, each.default) for each in fields(Message) if each.name != "version"),
     ("version", None),  # always there
 )
-_KINDS: Final = (
-    *((name, str) for name in ("id", "task", "args", "kwargs", "queue", "headers", "options", "sender")),
-    *((name, int) for name in ("priority", "retries", "claims", "version")),
-)
+_DEFAULT_OF: Final = {each.name: each.default for each in fields(Message)}
+
+
+def _text(longest: int | None = None) -> Callable[[Any], bool]:
+    """What every database takes as text of so many characters."""
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, str) or "\x00" in value or (longest is not None and len(value) > longest):
+            return False
+        return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
+
+    return fits
+
+
+def _whole(numbers: range) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value in numbers
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= LONGEST_DELAY
+
+
+def _is_aware(value: Any) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None
+
+
+_FITS: Final[Mapping[str, Callable[[Any], bool]]] = {  # what is stored must fit its column, whoever has sent it
+    "id": _text(),
+    "task": _text(MAX_NAME_LENGTH),
+    "queue": _text(MAX_QUEUE_LENGTH),
+    "sender": _text(255),
+    "unique_key": _text(128),
+    "schedule": _text(200),
+    **dict.fromkeys(("args", "kwargs", "headers", "options"), _text()),
+    **dict.fromkeys(("parent_id", "root_id", "group_id"), _text(MAX_ID_LENGTH)),
+    **dict.fromkeys(("eta", "expires_at"), _is_aware),
+    **dict.fromkeys(("countdown", "expires_in"), _is_duration),
+    **dict.fromkeys(("retries", "claims"), _whole(range(2**31 - 1))),
+    "priority": _whole(PRIORITIES),
+    "version": _whole(range(2**15)),
+}
 _TEXT_OF: Final = json.JSONEncoder(separators=(",", ":"), default=datetime.isoformat)
 
 
@@ -228,6 +268,11 @@ def portions(items: Sequence[Item], size: Callable[[Item], int], most: int, most
 def new_id() -> str:
     """A new job id: a UUIDv7 (RFC 9562), so that rows are inserted at the index's right edge."""
     return str(uuid_utils.uuid7())
+
+
+def is_id(value: object) -> bool:
+    """Whether this is the id of a job or a group, as it travels."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isascii() and value.isprintable()
 
 
 def checked_id(task_id: object) -> str:

@@ -15,16 +15,23 @@ from djtasks import encoding, outbox, routing
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
-from djtasks.message import PRIORITIES, Message, NewGroup, checked_id, new_id
+from djtasks.message import (
+    LONGEST_DELAY,
+    MAX_NAME_LENGTH,
+    MAX_QUEUE_LENGTH,
+    PRIORITIES,
+    Message,
+    NewGroup,
+    checked_id,
+    new_id,
+)
 from djtasks.models import Job, statements
 from djtasks.models.fields import aware
 from djtasks.models.job import message_of
 from djtasks.packing import packed_links
 from djtasks.request import current_job
 
-MAX_QUEUE_LENGTH: Final = 128  # characters
-MAX_NAME_LENGTH: Final = 255  # characters
-LONGEST_DELAY: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
+MOST_RETRIES: Final = 2**31  # what the column takes
 _STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
 
 
@@ -70,7 +77,7 @@ class TaskOptions(TypedDict, total=False):
 
 _OPTIONS: Final = frozenset(TaskOptions.__annotations__)
 _KEPT: Final = ("awaited", "failed", "stands_for")  # what follow-ups add to the options of a signature
-_OWN: Final = frozenset({"own_id", *_KEPT})
+OURS: Final = frozenset({"own_id", *_KEPT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,7 @@ def build(
     Raises TypeError for an argument that JSON cannot carry and for an unknown option, ValueError for an
     option that makes no sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
     """
-    check_names(options if place is _NOWHERE else options.keys() - _OWN)
+    check_names(options if place is _NOWHERE else options.keys() - OURS)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
     _check_limits(options, task)
     route = routing.route(name, args, kwargs, options, task)
@@ -139,9 +146,9 @@ def build(
         kwargs=encoded[1],
         queue=_text(options.get("queue") or route.get("queue") or settings.TASK_DEFAULT_QUEUE, "queue"),
         priority=_priority(options, route),
-        retries=options.get("retries", 0),
-        parent_id=options.get("parent_id") or (job.id if job else place.parent_id),
-        root_id=options.get("root_id") or (job.root_id if job else place.root_id),
+        retries=_retries(options.get("retries", 0)),
+        parent_id=_relative(options.get("parent_id")) or (job.id if job else place.parent_id),
+        root_id=_relative(options.get("root_id")) or (job.root_id if job else place.root_id),
         group_id=place.group_id,
         headers=_headers(options.get("headers")),
         options=_stored(options, place),
@@ -278,6 +285,16 @@ def _priority(options: Mapping[str, Any], route: routing.Route) -> int:
     if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
         raise ValueError(f"priority must be a whole number from -100 to 100 (higher runs first), not {priority!r}.")
     return int(priority)
+
+
+def _retries(retries: Any) -> int:
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries < MOST_RETRIES:
+        raise ValueError(f"retries must be a whole number from 0 to {MOST_RETRIES - 1}, not {retries!r:.200}.")
+    return retries
+
+
+def _relative(job_id: Any) -> str | None:
+    return checked_id(job_id) if job_id else None
 
 
 def _headers(headers: Mapping[str, Any] | None) -> str:

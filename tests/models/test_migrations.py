@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from djtasks.message import MAX_ID_LENGTH
+from djtasks.message import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_QUEUE_LENGTH
 from djtasks.models import Job
-from djtasks.publish import MAX_NAME_LENGTH, MAX_QUEUE_LENGTH
 from tests.site import ROOT, Site
 
 

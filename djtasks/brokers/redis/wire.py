@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from djtasks.brokers.base import Count
 from djtasks.exceptions import MalformedMessage
-from djtasks.message import Delivery, Message, microseconds, moment
+from djtasks.message import MAX_QUEUE_LENGTH, Delivery, Message, microseconds, moment
 
 STATE_FIELD: Final[Mapping[Count | None, int]] = {None: 0, "losses": 4, "refusals": 5}  # of a job, in the scripts
 LOST: Final = (
@@ -62,7 +62,7 @@ def delivery_of(job: Sequence[Any], worker: str, queue: str) -> Delivery:
         message = _resolved(Message.from_json(text), put)
     except MalformedMessage as error:
         malformed = str(error)
-        message = Message(id=job_id.decode("ascii", "replace"), task="", queue=queue)
+        message = Message(id=job_id.decode("ascii", "replace"), task="", queue=queue[:MAX_QUEUE_LENGTH])
     return Delivery(
         message,
         worker,
