@@ -109,8 +109,10 @@ class Execution:
             outcome = replace(outcome, sent=tuple(self.request.sent))
             return follow_ups.complete(outcome, options, result=self._result, sig=sig, added=self.request.added)
         except Exception as error:  # a router of the user's, a signature that is none
+            if outcome.state in follow_ups.FAILED:
+                return follow_ups.completed_failure(outcome, options)
             self.error = error
-            return follow_ups.ended(self._failed(error), options)
+            return follow_ups.completed_failure(self._failed(error), options)
 
     def _resolve(self) -> Task[Any, Any]:
         if self.delivery.malformed:
@@ -121,9 +123,9 @@ class Execution:
             # A newer release is being deployed beside this one: somebody else can read it.
             raise NotRegistered(f"Message version {self.message.version} is newer than this worker's {VERSION}.")
         task = registry.get(self.message.task)
-        options = encoding.decode(self.message.options, fetch=False)
+        options = follow_ups.read_options(self.message.options)
         headers = encoding.decode(self.message.headers)
-        if not isinstance(options, dict) or not isinstance(headers, dict):
+        if not isinstance(headers, dict):
             raise MalformedMessage("options and headers must be objects.")
         request = self.request
         request.options, request.headers = options, headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,10 +17,11 @@ from django.db.models import F
 
 from djtasks import encoding, packing, registry, states
 from djtasks.announce import announced, told
+from djtasks.brokers.base import check_sizes
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
-from djtasks.message import Delivery, Message, Outcome
+from djtasks.message import MAX_NAME_LENGTH, Delivery, Message, Outcome, is_id
 from djtasks.models import Job, JobGroup
 from djtasks.packing import as_list
 from djtasks.plan import Given, Plan
@@ -48,7 +49,8 @@ def complete(
     it adds to its chord.
     """
     message = outcome.delivery.message
-    if outcome.state not in states.SETTLED or (not options and message.group_id is None and sig is None):
+    is_alone = not options and message.group_id is None and outcome.state != states.REPLACED
+    if outcome.state not in states.SETTLED or is_alone:
         return outcome
     if added and outcome.state in (states.SUCCESS, states.REPLACED):
         outcome = replace(outcome, grows=(message.group_id or "", len(added)))
@@ -70,17 +72,21 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
     """`outcome` with what ends with it: the count in its group, the jobs after it that cannot run any more."""
     message = outcome.delivery.message
     options = options_of(message) if options is None else options
+    stands_for = tuple(options.get("stands_for") or ())
     rest = options.get("chain") or ()
     if outcome.state == states.SUCCESS:
-        is_last = not rest
-        stands_for = tuple(options.get("stands_for") or ())
-        return replace(outcome, counts=message.group_id if is_last else None, stands_for=stands_for)
-    return replace(
-        outcome,
-        counts=message.group_id,
-        stands_for=tuple(options.get("stands_for") or ()),
-        also=tuple(_without_run(outcome, each) for text in rest for each in single_tasks(packing.from_text(text))),
-    )
+        return replace(outcome, counts=None if rest else message.group_id, stands_for=stands_for)
+    also = tuple(_without_run(outcome, each) for each in _later_jobs(rest))
+    return replace(outcome, counts=message.group_id, stands_for=stands_for, also=also)
+
+
+def completed_failure(outcome: Outcome, options: Mapping[str, Any]) -> Outcome:
+    """`complete` of a job that has failed; without error callbacks, if they cannot be made. Raises nothing."""
+    try:
+        return complete(outcome, options)
+    except Exception:  # a router of the user's, say
+        logger.exception("The error callbacks of job %s could not be sent", outcome.delivery.id)
+        return ended(outcome, options)
 
 
 def reopen(ids: Sequence[str]) -> None:
@@ -106,24 +112,67 @@ def that_failed(ids: Sequence[str]) -> list[str]:
 
 def _later(options: str) -> list[str]:
     """The ids of the steps after a job, from the options in its row."""
-    rest = json.loads(options).get("chain") or ()
-    return [each["options"]["task_id"] for sig in rest for each in single_tasks(packing.from_text(sig))]
+    rest = options_of(Message(id="", task="", options=options)).get("chain") or ()
+    return [each["options"]["task_id"] for each in _later_jobs(rest)]
 
 
 def options_of(message: Message) -> dict[str, Any]:
     """The options that travel with a message; {} if nobody can read them."""
     try:
-        options = encoding.decode(message.options, fetch=False)
+        return read_options(message.options)
     except MalformedMessage:
         return {}
-    return options if isinstance(options, dict) else {}
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """The options that travel with a message. Raises MalformedMessage for what no sender of ours has written."""
+    options = encoding.decode(text, fetch=False)
+    if not isinstance(options, dict):
+        raise MalformedMessage("options and headers must be objects.")
+    for name in options.keys() & _SHAPES.keys():
+        if not _SHAPES[name](options[name]):
+            raise MalformedMessage(f"The option {name!r} cannot be read: {options[name]!r:.200}")
+    return options
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and all(map(is_id, value))
+
+
+_SHAPES: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "chain": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    "stands_for": _are_ids,
+    "header": lambda value: isinstance(value, list) and len(value) == 2 and is_id(value[0]),
+    "failed": is_id,
+    "index": lambda value: isinstance(value, int),
+    "nesting": lambda value: isinstance(value, int),
+    "link": lambda value: isinstance(value, list),
+    "link_error": lambda value: isinstance(value, list),
+}
 
 
 def _sent(outcome: Outcome, plan: Plan) -> Outcome:
     messages = announced(plan.messages)
     groups = [replace(each, body=tuple(announced(each.body))) for each in plan.groups]
+    check_sizes([*messages, *(message for group in groups for message in group.body)])
     told(messages)
     return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
+
+
+def _later_jobs(rest: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The single tasks of the steps after a job. Those that nobody can read have no id by which to ask for them."""
+    found: list[Mapping[str, Any]] = []
+    for text in rest:
+        try:
+            found += [each for each in single_tasks(packing.from_text(text)) if _can_have_row(each)]
+        except Exception:  # whatever it is that nonsense raises
+            logger.exception("A step of a chain cannot be read: %.200s", text)
+    return found
+
+
+def _can_have_row(sig: Mapping[str, Any]) -> bool:
+    options = sig["options"]
+    return isinstance(sig["task"], str) and is_id(options["task_id"]) and _are_ids(options.get("stands_for") or [])
 
 
 def _without_run(outcome: Outcome, sig: Mapping[str, Any]) -> Outcome:
@@ -132,7 +181,7 @@ def _without_run(outcome: Outcome, sig: Mapping[str, Any]) -> Outcome:
     options = sig.get("options") or {}
     later = Message(
         id=options.get("task_id", ""),
-        task=sig["task"],
+        task=encoding.plain_text(sig["task"])[:MAX_NAME_LENGTH],
         parent_id=message.id,
         root_id=message.root_id or message.id,
         group_id=message.group_id,
@@ -190,7 +239,7 @@ def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: 
 
 
 def _replacement(message: Message, options: Mapping[str, Any], sig: Any) -> Plan:
-    tree = single(sig)
+    tree = single(signature(sig))
     last = end(tree)
     for callback in options.get("link") or ():
         last.link(callback)
@@ -212,17 +261,26 @@ def _errbacks(message: Message, options: Mapping[str, Any]) -> Plan:
     job_id = visible_id(message, options)
     place = Place(root_id=message.root_id or message.id, parent_id=job_id)
     for errback in options.get("link_error") or ():
-        sig = normal(signature(errback))
-        for first in entries(sig):
-            if first.immutable:
-                continue
-            if takes_request(first):
-                first.options["failed"] = message.id
-            else:
-                first.args = (job_id, *first.args)
-        frozen(sig)
-        plan.add(sig, Given(), place)
+        try:
+            sig = _errback(errback, message.id, job_id)
+            plan.add(sig, Given(), place)
+        except Exception:  # one that is none, or whose router raises, must not keep others from being called
+            logger.exception("An error callback of job %s cannot be sent", message.id)
     return plan
+
+
+def _errback(errback: Any, failed: str, shown: str) -> Any:
+    """An error callback, ready to be sent, for the job `failed`, which callers know as `shown`."""
+    sig = normal(signature(errback))
+    for first in entries(sig):
+        if first.immutable:
+            continue
+        if takes_request(first):
+            first.options["failed"] = failed
+        else:
+            first.args = (shown, *first.args)
+    frozen(sig)
+    return sig
 
 
 def takes_request(sig: Any) -> bool:

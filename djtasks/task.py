@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.db import transaction
 
 from djtasks import eager, encoding, publish, registry
-from djtasks.canvas import Signature, chain, chunks, maybe_signature, xmap, xstarmap
+from djtasks.canvas import Signature, chain, chunks, signature, xmap, xstarmap
 from djtasks.canvas.normal import frozen, single
 from djtasks.conf import settings
 from djtasks.exceptions import (
@@ -341,9 +341,9 @@ class Task(Generic[P, R]):
     def replace(self, sig: Any) -> Any:
         """Let a canvas take this job's place: its id, what follows it, its place in a group or chord.
 
-        Raises Replaced, which ends the run; ImproperlyConfigured for an empty chain.
+        Raises Replaced, which ends the run; ImproperlyConfigured for an empty chain, TypeError for what is no canvas.
         """
-        sig = maybe_signature(sig)
+        sig = signature(sig)
         if isinstance(sig, chain) and not sig.tasks:
             raise ImproperlyConfigured("Cannot replace with an empty chain")
         return self.on_replace(sig)
@@ -364,7 +364,7 @@ class Task(Generic[P, R]):
             raise ValueError("Current task is not member of any chord")
         if lazy:
             raise ValueError("add_to_chord sends the new member itself; leave lazy out.")
-        tree = single(maybe_signature(sig))
+        tree = single(signature(sig))
         request.added.append(tree)
         return frozen(tree)
 

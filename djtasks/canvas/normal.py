@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from djtasks import registry
 from djtasks.canvas.signatures import Signature
+from djtasks.exceptions import ImproperlyConfigured
 from djtasks.packing import as_list
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ def normal(sig: Signature) -> Signature:
 
 
 def single(sig: Signature) -> Signature:
-    """The normal form of `sig`, made to end in one job."""
-    return _single(normal(sig))
+    """The normal form of `sig`, made to end in one job. Raises ImproperlyConfigured for a chain without steps."""
+    tree = _single(normal(sig))
+    if is_empty(tree):
+        raise ImproperlyConfigured("An empty chain has no result, so it cannot stand where one is wanted.")
+    return tree
 
 
 def more_members(tasks: Iterable[Signature], options: Mapping[str, Any]) -> list[Signature]:

@@ -363,8 +363,8 @@ def maybe_signature(value: Any) -> Any:
 
 
 def with_links(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options whose links, if they came from JSON, are signatures again."""
-    made = dict(options or {})
+    """Options as data from anywhere may give them: without those that are ours alone, links as signatures again."""
+    made = {name: value for name, value in (options or {}).items() if name not in publish.OURS}
     for name in ("link", "link_error"):
         if name in made:
             made[name] = [maybe_signature(each) for each in as_list(made[name])]

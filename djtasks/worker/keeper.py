@@ -338,17 +338,8 @@ class Keeper:
             error = WorkerLostError(_why(delivery))
             logger.error("Job %s[%s] ends: %s", delivery.message.task, delivery.id, error)
             outcome = Outcome(delivery=delivery, state=states.FAILURE, failure=failure_of(error))
-            self.ledger.record(_completed(outcome), block=False)
-
-
-def _completed(outcome: Outcome) -> Outcome:
-    """The outcome with what follows from it; without error callbacks, if they cannot be made."""
-    options = follow_ups.options_of(outcome.delivery.message)
-    try:
-        return follow_ups.complete(outcome, options)
-    except Exception:  # a router of the user's, say
-        logger.exception("The error callbacks of job %s could not be sent", outcome.delivery.id)
-        return follow_ups.ended(outcome, options)
+            options = follow_ups.options_of(delivery.message)
+            self.ledger.record(follow_ups.completed_failure(outcome, options), block=False)
 
 
 def _worker_of(owner: str) -> str:

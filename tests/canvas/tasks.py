@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from djtasks import chain, group, shared_task, signature
-from djtasks.exceptions import Ignore
+from djtasks import chain, chord, group, shared_task, signature
+from djtasks.exceptions import Ignore, Replaced
 from tests.tasks import note
 
 
@@ -248,3 +248,36 @@ def fails_first(x, path):
         note(path, "failed")
         raise Expected("the first time")
     return x
+
+
+@shared_task(bind=True)
+def becomes_any(self, given):
+    raise Replaced(given)
+
+
+@shared_task(bind=True)
+def becomes_large_chord(self, of_member, of_body):
+    raise self.replace(chord([identity.s("m" * of_member), identity.s(1)], add.s("b" * of_body)))
+
+
+@shared_task
+def big(size):
+    return "x" * size
+
+
+def route_that_raises(name, args, kwargs, options, task=None, **more):
+    """A router that fails for one task."""
+    return {"queue": 1 // 0} if name == add.name else None
+
+
+@shared_task(bind=True)
+def follows(self, left):
+    """Each adds the next."""
+    if left:
+        self.add_to_chord(follows.s(left - 1))
+    return left
+
+
+@shared_task(bind=True)
+def replaced_by_one_that_fails_first(self, x, path):
+    raise self.replace(chain(fails_first.s(x, path), identity.s()))
