@@ -76,8 +76,11 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
     rest = options.get("chain") or ()
     if outcome.state == states.SUCCESS:
         return replace(outcome, counts=None if rest else message.group_id, stands_for=stands_for)
-    also = tuple(_without_run(outcome, each) for each in _later_jobs(rest))
-    return replace(outcome, counts=message.group_id, stands_for=stands_for, also=also)
+    later = _later_jobs(rest)
+    also = [_without_run(outcome, each) for each in later]
+    if later and message.group_id:
+        also[-1] = _without_run(outcome, later[-1], index=options.get("index", 0))
+    return replace(outcome, counts=message.group_id, stands_for=stands_for, also=tuple(also))
 
 
 def completed_failure(outcome: Outcome, options: Mapping[str, Any]) -> Outcome:
@@ -175,8 +178,8 @@ def _can_have_row(sig: Mapping[str, Any]) -> bool:
     return isinstance(sig["task"], str) and is_id(options["task_id"]) and _are_ids(options.get("stands_for") or [])
 
 
-def _without_run(outcome: Outcome, sig: Mapping[str, Any]) -> Outcome:
-    """A later job of the chain, which ends as the one before it has."""
+def _without_run(outcome: Outcome, sig: Mapping[str, Any], index: int | None = None) -> Outcome:
+    """A later job of the chain, which ends as the one before it has; with `index` the last of a group's member."""
     message = outcome.delivery.message
     options = sig.get("options") or {}
     later = Message(
@@ -185,6 +188,7 @@ def _without_run(outcome: Outcome, sig: Mapping[str, Any]) -> Outcome:
         parent_id=message.id,
         root_id=message.root_id or message.id,
         group_id=message.group_id,
+        options="{}" if index is None else encoding.encode({"index": index}),
     )
     return replace(
         outcome,

@@ -180,6 +180,15 @@ CASES = {
     "ignored result in a chain": (lambda: chain(unkept.s(1), add.s(1)), 2),
     "ignored results in a header": (lambda: chord([unkept.s(1), unkept.s(2)], total.s()), 3),
     "Ignore in a header": (lambda: chord([ignores.s(), identity.s(1)], identity.s()), [None, 1]),
+    "Ignore in a chain in a header": (
+        lambda: chord([chain(ignores.s(), identity.s()), chain(identity.s(1), ignores.si())], identity.s()),
+        [None, None],
+    ),
+    "Ignore before a chord in a header": (
+        lambda: chord([chain(ignores.s(), group(identity.s(), identity.s())), identity.s(1)], identity.s()),
+        [None, 1],
+    ),
+    "one signature as several members": (lambda: chord([identity.s(1)] * 3, total.s()), 3),
     "a signature as a result": (lambda: chain(gives_signature.s(), runs_signature.s()), 10),
 }  # fmt: skip
 
