@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -21,7 +22,7 @@ from djtasks.brokers.base import check_sizes
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
-from djtasks.message import MAX_NAME_LENGTH, Delivery, Message, Outcome, is_id
+from djtasks.message import MAX_NAME_LENGTH, Delivery, Message, Outcome, is_id, new_id
 from djtasks.models import Job, JobGroup
 from djtasks.packing import as_list
 from djtasks.plan import Given, Plan
@@ -32,6 +33,7 @@ from djtasks.result import exception_of
 logger = logging.getLogger("djtasks.follow_ups")
 
 MOST_MEMBERS: Final = 1_000_000  # of a group when it is sent; those that are added later have places beyond
+LAST_COUNTED: Final = MOST_MEMBERS**6  # places from here on are by time: JSON takes no number of thousands of digits
 FAILED: Final = (states.FAILURE, states.REVOKED)
 
 
@@ -226,8 +228,11 @@ def _add_members(plan: Plan, message: Message, options: Mapping[str, Any], added
     """What a job adds to its chord: members with places after all those that were there at first."""
     below = Place(root_id=message.root_id or message.id, parent_id=visible_id(message, options))
     place = _place_of(message, options, below, ())
-    for number, tree in enumerate(added):
-        plan.add(tree, Given(), replace(place, index=(place.index + 1) * MOST_MEMBERS + number, nesting=0))
+    first = (place.index + 1) * MOST_MEMBERS
+    if first > LAST_COUNTED:
+        first = LAST_COUNTED + uuid.UUID(new_id()).int
+    for index, tree in enumerate(added, first):
+        plan.add(tree, Given(), replace(place, index=index, nesting=0))
 
 
 def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: Iterable[str]) -> Place:

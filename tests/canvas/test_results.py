@@ -17,6 +17,7 @@ from tests.canvas.tasks import (
     add,
     echo,
     fail,
+    follows,
     identity,
     starts_a_chain,
     starts_a_group,
@@ -259,6 +260,11 @@ def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_p
     start_worker("-c", "1")
     result = chord(header(), total.s()).apply_async()
     assert (result.get(timeout=20), len(result.parent)) == (3, 3)
+
+
+def test_members_that_add_the_next_member_may_go_on_for_long(database):
+    result = run_queued(chord([follows.s(800), identity.s(0)], identity.s()))
+    assert result.get(timeout=1) == [800, 0, *range(799, -1, -1)]
 
 
 def test_a_header_of_a_generator_can_be_sent_again(database):
