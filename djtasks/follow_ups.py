@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db.models import F
 
@@ -96,12 +96,14 @@ def completed_failure(outcome: Outcome, options: Mapping[str, Any]) -> Outcome:
 
 def reopen(ids: Sequence[str]) -> None:
     """Undo, within a transaction, what the ends of these jobs did to what follows them: they are to run once more."""
-    jobs = Job.objects.finished().filter(pk__in=ids).exclude(options="{}").values_list("group_id", "state", "options")
-    for group_id, state, text in jobs:
-        later = _later(text)
-        if group_id and not (later and state == states.SUCCESS):
-            JobGroup.objects.filter(pk=group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
-        Job.objects.finished().filter(pk__in=later, token=0).delete()
+    jobs = [_Ended(*row) for row in Job.objects.finished().filter(pk__in=ids).values_list(*_Ended._fields)]
+    jobs = [each for each in jobs if not each.has_gone_on]
+    replaced = {pk for each in jobs for pk in each.ended_with_it}
+    Job.objects.reopen_replaced(sorted(replaced))
+    for each in jobs:
+        if each.group_id and each.id not in replaced:
+            JobGroup.objects.filter(pk=each.group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
+        Job.objects.finished().filter(pk__in=each.later_ids, token=0).delete()
 
 
 def that_failed(ids: Sequence[str]) -> list[str]:
@@ -110,15 +112,41 @@ def that_failed(ids: Sequence[str]) -> list[str]:
     parents = dict(finished.filter(pk__in=ids, token=0).exclude(parent_id=None).values_list("pk", "parent_id"))
     if not parents:
         return list(ids)
-    failed = finished.filter(pk__in=set(parents.values())).values_list("pk", "options")
-    ended_by = {later: pk for pk, text in failed for later in _later(text)}
+    failed = [_Ended(*row) for row in finished.filter(pk__in=set(parents.values())).values_list(*_Ended._fields)]
+    ended_by = {later: each.id for each in failed for later in each.later_ids}
     return list(dict.fromkeys(ended_by[each] if each in parents and each in ended_by else each for each in ids))
 
 
-def _later(options: str) -> list[str]:
-    """The ids of the steps after a job, from the options in its row."""
-    rest = options_of(Message(id="", task="", options=options)).get("chain") or ()
-    return [each["options"]["task_id"] for each in _later_jobs(rest)]
+class _Ended(NamedTuple):
+    """A job that has ended, of those that are to run once more."""
+
+    id: str
+    group_id: str | None
+    state: str
+    options: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return options_of(Message(id=self.id, task="", options=self.options))
+
+    @property
+    def has_gone_on(self) -> bool:
+        """Whether its chain went on without an end of its own: what comes after it stays as it is."""
+        return self.state == states.SUCCESS and bool(self.values.get("chain"))
+
+    @property
+    def later(self) -> list[Mapping[str, Any]]:
+        return _later_jobs(self.values.get("chain") or ())
+
+    @property
+    def later_ids(self) -> list[str]:
+        return [sig["options"]["task_id"] for sig in self.later]
+
+    @property
+    def ended_with_it(self) -> list[str]:
+        """The replaced jobs that ended as it did, or as those after it did."""
+        later = [pk for sig in self.later for pk in sig["options"].get("stands_for") or ()]
+        return [*(self.values.get("stands_for") or ()), *later]
 
 
 def options_of(message: Message) -> dict[str, Any]:
@@ -161,6 +189,8 @@ def _sent(outcome: Outcome, plan: Plan) -> Outcome:
     groups = [replace(each, body=tuple(announced(each.body))) for each in plan.groups]
     check_sizes([*messages, *(message for group in groups for message in group.body)])
     told(messages)
+    if outcome.delivery.token > 1:  # an earlier run may have sent them: one that was lost, or before a retry by hand
+        messages = [replace(each, check=True) for each in messages]
     return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
 
 

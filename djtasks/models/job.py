@@ -169,6 +169,18 @@ class JobQuerySet(models.QuerySet["Job"]):
                 sent = [*json.loads(known or "[]"), (message.id, message.group_id)]
                 parent.update(children=json.dumps(sent[: recording.MOST_CHILDREN]))
 
+    def reopen_replaced(self, ids: Sequence[str]) -> None:
+        """Let replaced jobs that have ended wait once more for those that stand for them."""
+        self.finished().filter(pk__in=ids).update(
+            state=states.REPLACED,
+            result=None,
+            finished_at=None,
+            exception="",
+            exception_message=None,
+            exception_args=None,
+            traceback=None,
+        )
+
     def recorded(self, outcomes: Sequence[Outcome]) -> set[str]:
         """Which of these outcomes stand in their rows already: the answer to a COMMIT may get lost."""
         rows = self.filter(pk__in=[outcome.delivery.id for outcome in outcomes])

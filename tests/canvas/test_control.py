@@ -7,10 +7,20 @@ from djtasks.brokers import get_broker
 from djtasks.exceptions import TaskRevokedError
 from djtasks.execution import Execution
 from djtasks.models import Job, JobGroup
+from djtasks.result import AsyncResult
 from djtasks.states import WAITING
 from djtasks.testing import run_jobs
 from djtasks.worker.ledger import Ledger
-from tests.canvas.tasks import add, fails_first, identity, replaced_by_chain, total
+from tests.canvas.tasks import (
+    add,
+    echo,
+    fail,
+    fails_first,
+    identity,
+    replaced_by_chain,
+    replaced_by_one_that_fails_first,
+    total,
+)
 from tests.canvas.ways import nothing_is_left, run_queued
 from tests.waiting import wait_until
 
@@ -74,6 +84,48 @@ def test_a_body_that_is_retried_with_its_members_waits_for_them(database, tmp_pa
     wait_until(lambda: get_broker().promote() and run_jobs("default"), what="the body's next turn")
     assert Job.objects.get(pk=result.id).state == "SUCCESS"
     assert result.get(timeout=1) == 3
+
+
+def test_a_substitute_that_failed_and_is_retried_gives_its_result_to_what_it_stands_for(database, tmp_path):
+    result = run_queued(chain(replaced_by_one_that_fails_first.si(1, str(tmp_path / "failed")), add.s(1)))
+    assert (result.state, result.parent.state) == ("FAILURE", "FAILURE")
+    control.retry(Job.objects.get(task=fails_first.name).pk)
+    replaced = AsyncResult(result.parent.id)
+    assert replaced.state == "STARTED"
+    run_jobs()
+    assert (replaced.get(timeout=1), AsyncResult(result.id).get(timeout=1)) == (1, 2)
+    assert nothing_is_left()
+
+
+def test_of_a_replaced_job_and_its_substitute_that_are_both_retried_the_substitute_runs(database, tmp_path):
+    header = [replaced_by_one_that_fails_first.si(1, str(tmp_path / "failed")), identity.s(2).set(queue="later")]
+    result = chord(header, total.s()).apply_async()
+    run_jobs("default")
+    failed = Job.objects.filter(state="FAILURE").values_list("pk", flat=True)
+    assert len(failed) == 3  # the replaced one, and the two steps that stand for it
+    control.retry(failed.exclude(token=0))
+    run_jobs("default")
+    assert JobGroup.objects.get().remaining == 1
+    run_jobs()
+    assert result.get(timeout=1) == 3
+    assert Job.objects.filter(task=fails_first.name).count() == 1
+    assert nothing_is_left()
+
+
+def test_a_step_that_has_gone_on_and_is_retried_does_not_run_the_next_one_again(database, tmp_path):
+    path = tmp_path / "notes"
+    result = run_queued(chain(identity.s(1), echo.si(str(path), "second"), echo.si(str(path), "third")))
+    control.retry(result.parent.parent.id)
+    run_jobs()
+    assert path.read_text() == "second\nthird\n"
+    assert nothing_is_left()
+
+
+def test_a_step_that_has_gone_on_and_is_retried_leaves_the_ends_of_later_ones_as_they_are(database):
+    result = run_queued(chain(identity.s(1), fail.s(), identity.s()))
+    control.retry(result.parent.parent.id)
+    run_jobs()
+    assert [AsyncResult(each.id).state for each in (result.parent, result)] == ["FAILURE", "FAILURE"]
 
 
 def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database):
