@@ -13,7 +13,7 @@ from django.db import transaction
 
 from djtasks import outbox, packing, publish, registry
 from djtasks.conf import settings
-from djtasks.message import Message, NewGroup, new_id
+from djtasks.message import Message, NewGroup, checked_id, new_id
 from djtasks.models import JobGroup
 from djtasks.publish import Place
 from djtasks.request import current_job
@@ -70,7 +70,7 @@ class Plan:
 
     def _add_group(self, sig: Signature, given: Given, place: Place) -> None:
         options = sig.get("options") or _EMPTY
-        self._add_members(options.get("task_id") or new_id(), sig["kwargs"]["tasks"], given, place)
+        self._add_members(checked_id(options.get("task_id") or new_id()), sig["kwargs"]["tasks"], given, place)
 
     def _add_members(
         self, group_id: str, members: Sequence[Signature], given: Given, place: Place, body: Sequence[Message] = ()
@@ -90,7 +90,7 @@ class Plan:
         if not members:
             self.add(sig["kwargs"]["body"], replace(given, args=([],), kwargs={}, result=None), place)
             return
-        group_id = options.get("header_id") or new_id()
+        group_id = checked_id(options.get("header_id") or new_id())
         place = replace(place, root_id=place.root_id or first_id(members[0]))
         body = Plan(groups=self.groups)
         body.add(sig["kwargs"]["body"], Given(), replace(place, header=group_id, bare=False))

@@ -6,12 +6,14 @@ has become the body of a chord), each option stands at the single tasks, and eac
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from djtasks import registry
 from djtasks.canvas.signatures import Signature
 from djtasks.exceptions import ImproperlyConfigured
+from djtasks.message import checked_id
 from djtasks.packing import as_list
 
 if TYPE_CHECKING:
@@ -48,14 +50,21 @@ def more_members(tasks: Iterable[Signature], options: Mapping[str, Any]) -> list
 def frozen(tree: Signature) -> Any:
     """Give the jobs of a normal form that is about to be sent their ids; those that a caller has given are marked.
 
-    Returns the handle on its result.
+    Returns the handle on its result. Raises ValueError for ids that are none, or stand twice: the second job would
+    never run.
     """
     ending = end(tree)
     if tree.subtask_type in COMPOSED and ending.subtask_type not in COMPOSED and _is_ignored(ending):
         ending.options["awaited"] = True  # so that its row stays, and who waits for the whole sees its end
+    given = set()
     for task in single_tasks(tree):
-        if "task_id" in task.options:
-            task.options["own_id"] = True
+        if task.options.get("task_id") is None:
+            continue
+        task.id = checked_id(task.options["task_id"])
+        task.options["own_id"] = True
+        if task.id in given:
+            raise ValueError(f"Two jobs of this canvas have the id {task.id!r}; give each its own, or none.")
+        given.add(task.id)
     return tree.freeze()
 
 
@@ -217,9 +226,13 @@ def _of_members(flat: Iterable[Signature]) -> Signature:
 
 def _single(tree: Signature) -> Signature:
     """`tree` so that it ends in one job: a group at its end gives the list of its results."""
-    if end(tree).subtask_type != "group":
+    ending = end(tree)
+    if ending.subtask_type != "group":
         return tree
-    return _chained(_before(tree, [Signature(ACCUMULATE)]))
+    # The id is that of the group in another form: what is frozen gives the same jobs each time that it is sent.
+    own = ending.options.get("task_id")
+    options = {} if own is None else {"task_id": str(uuid.uuid5(uuid.NAMESPACE_OID, str(own)))}
+    return _chained(_before(tree, [Signature(ACCUMULATE, options=options)]))
 
 
 def _spread(tree: Signature, options: Mapping[str, Any]) -> Signature:

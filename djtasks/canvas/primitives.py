@@ -328,7 +328,15 @@ def members(tasks: Sequence[Any]) -> list[Signature]:
     if isinstance(given, Mapping) and not isinstance(given, Signature):
         given = signature(given)
     several = [given] if isinstance(given, Signature) or not isinstance(given, Iterable) else given
-    return [maybe_signature(each) for each in several]
+    return _distinct([maybe_signature(each) for each in several])
+
+
+def _distinct(sigs: list[Signature]) -> list[Signature]:
+    """`sigs`, one that stands there again as a copy: what is given to one member, an id say, is not another's."""
+    if len({id(each) for each in sigs}) == len(sigs):
+        return sigs
+    first = {id(each): place for place, each in reversed(list(enumerate(sigs)))}
+    return [each if first[id(each)] == place else each.clone() for place, each in enumerate(sigs)]
 
 
 def _is_one(tasks: Sequence[Any]) -> bool:

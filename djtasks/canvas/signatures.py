@@ -284,7 +284,8 @@ class Signature(dict[str, Any]):
         Returns the handle on its result. Of `places`, `root_id` and `parent_id` are kept; Celery's others
         (`group_id`, `chord`, `group_index`) are of no effect: a group gives them when it is sent.
         """
-        self.options.setdefault("task_id", _id or new_id())
+        if self.options.get("task_id") is None:
+            self.id = _id or new_id()
         self.options.update({name: places[name] for name in ("root_id", "parent_id") if places.get(name)})
         return self.AsyncResult(self.options["task_id"])
 

@@ -262,6 +262,13 @@ def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_p
     assert (result.get(timeout=20), len(result.parent)) == (3, 3)
 
 
+def test_what_is_frozen_gives_the_same_results_each_time_that_it_is_sent(database):
+    sig = group(identity.s(1), chain(identity.s(2), group(identity.s(), identity.s())))
+    sig.freeze()
+    assert [run_queued(sig).get(timeout=1) for _ in range(2)] == [[1, [2, 2]]] * 2
+    assert Job.objects.filter(task=identity.name).count() == 4
+
+
 def test_members_that_add_the_next_member_may_go_on_for_long(database):
     result = run_queued(chord([follows.s(800), identity.s(0)], identity.s()))
     assert result.get(timeout=1) == [800, 0, *range(799, -1, -1)]

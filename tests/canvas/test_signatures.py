@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import uuid
 
 import pytest
 
@@ -105,6 +106,42 @@ def test_freezing_gives_the_id_of_the_job_and_gives_it_once():
     assert isinstance(result, AsyncResult)
     assert sig.id == result.id == sig.freeze().id
     assert add.s(1, 1).freeze("own").id == "own"
+
+
+def test_one_signature_as_several_members_gives_each_its_own_id_and_links():
+    sig = add.s(1, 1)
+    header = group(sig, sig, sig)
+    assert len({each.id for each in header.freeze()}) == 3
+    header.link(add.si(2, 2))
+    assert [len(each.options.get("link", ())) for each in header.tasks] == [1, 0, 0]
+    assert header.tasks[0] is sig
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        lambda sig: group(sig, sig),
+        lambda sig: chain(sig, sig),
+        lambda sig: chord([add.s(1, 1), sig], sig),
+    ],
+)
+def test_an_id_that_stands_twice_in_a_canvas_is_an_error(canvas):
+    with pytest.raises(ValueError, match="Two jobs of this canvas have the id 'one'"):
+        canvas(add.s(1, 1).set(task_id="one")).apply_async()
+
+
+def test_an_id_that_is_none_is_an_error_wherever_it_stands():
+    for sig in (
+        chain(add.s(1, 1), add.s(2).set(task_id="x" * 65)),
+        group(add.s(1, 1), add.s(2, 2)).set(task_id="\0"),
+        chord([add.s(1, 1), add.s(2, 2)], add.s(), header_id="x" * 65),
+    ):
+        with pytest.raises(ValueError, match="1 to 64 printable ASCII characters"):
+            sig.apply_async()
+    with pytest.raises(ValueError, match="retries must be a whole number"):
+        add.s(1, 1).set(retries="many").apply_async()
+    sig = chain(add.s(1, 1), add.s(2).set(task_id=uuid.UUID(int=7)))
+    assert sig.apply().id == str(uuid.UUID(int=7))
 
 
 def test_freezing_a_tree_gives_its_results_with_their_parents():
