@@ -6,10 +6,11 @@ What comes later travels as data: the rest of a chain with each of its jobs, the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from djtasks import outbox, packing, publish, registry
 from djtasks.conf import settings
@@ -137,6 +138,16 @@ def close(group_id: str) -> None:
     """Take back the member that has kept a group open; its body may follow at once."""
     with transaction.atomic(using=settings.DATABASE):
         following = JobGroup.objects.all().count_down([], [(group_id, -1)])
+        outbox.send(following, using=settings.DATABASE, on_commit="outbox")
+
+
+def abandon(group_id: str) -> None:
+    """Count the member that has kept a group open as lost: the body fails once those that were sent have ended.
+
+    Not in a transaction that can only be rolled back: nothing was sent then.
+    """
+    with suppress(DatabaseError), transaction.atomic(using=settings.DATABASE):
+        following = JobGroup.objects.all().count_down([(group_id, None)])
         outbox.send(following, using=settings.DATABASE, on_commit="outbox")
 
 

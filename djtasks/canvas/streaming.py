@@ -23,19 +23,23 @@ SLOW: Final = 0.5  # seconds of waiting for a header's generator, after which wh
 def stream(sig: chord, rest: Iterator[Any], given: plan.Given, options: Mapping[str, Any]) -> Any:
     """Send a chord with the members that there are, then the `rest` of them.
 
-    Returns the handle on its result. Raises as `Task.apply_async`.
+    Returns the handle on its result. Raises as `Task.apply_async`, and what the generator raises: the body fails then.
     """
     tree = normal(sig.with_options(options))
     group_id = tree.options.setdefault("header_id", new_id())
     result = send(tree, given.args, given.kwargs, using=options.get("using"), open_group=group_id)
     header = line_of(result)[0]
     place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
-    while portion := taken(rest):
-        sig.tasks.extend(portion)
-        more = more_members(portion, options)
-        for task in more:
-            header.add(frozen(task))
-        plan.send_more(group_id, more, len(header) - len(more), place, given)
+    try:
+        while portion := taken(rest):
+            sig.tasks.extend(portion)
+            more = more_members(portion, options)
+            for task in more:
+                header.add(frozen(task))
+            plan.send_more(group_id, more, len(header) - len(more), place, given)
+    except BaseException:
+        plan.abandon(group_id)
+        raise
     plan.close(group_id)
     return result
 

@@ -37,7 +37,9 @@ class JobGroupQuerySet(models.QuerySet["JobGroup"]):
         ]
         self.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
 
-    def count_down(self, ended: Sequence[tuple[str, str]], grown: Sequence[tuple[str, int]] = ()) -> list[Message]:
+    def count_down(
+        self, ended: Sequence[tuple[str, str | None]], grown: Sequence[tuple[str, int]] = ()
+    ) -> list[Message]:
         """Count members as ended, (group, job) each, and groups as larger, (group, members) each.
 
         To be called in a transaction. Returns what follows the groups that are done; the parent of a body is the last
@@ -60,7 +62,7 @@ class JobGroupQuerySet(models.QuerySet["JobGroup"]):
                 done.append(group_id)
         return self._bodies(done, lasts)
 
-    def _bodies(self, done: Sequence[str], lasts: Mapping[str, str]) -> list[Message]:
+    def _bodies(self, done: Sequence[str], lasts: Mapping[str, str | None]) -> list[Message]:
         bodies = self.filter(pk__in=done).exclude(body=None).order_by("pk").values_list("pk", "body") if done else []
         return [
             replace(message, parent_id=lasts.get(group_id))

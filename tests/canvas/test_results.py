@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from djtasks import ResultSet, chain, chord, exceptions, group
 from djtasks.canvas import streaming
@@ -25,7 +25,7 @@ from tests.canvas.tasks import (
     total,
     unkept,
 )
-from tests.canvas.ways import run_here, run_queued
+from tests.canvas.ways import nothing_is_left, run_here, run_queued
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
@@ -260,6 +260,39 @@ def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_p
     start_worker("-c", "1")
     result = chord(header(), total.s()).apply_async()
     assert (result.get(timeout=20), len(result.parent)) == (3, 3)
+
+
+def test_a_generator_that_raises_fails_the_body_once_what_it_gave_has_ended(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "SLOW", 0.0)
+    path = tmp_path / "notes"
+
+    def header():
+        yield echo.si(str(path), "member")
+        yield echo.si(str(path), "member")
+        raise Expected("in the generator")
+
+    with pytest.raises(Expected, match="in the generator"):
+        chord(header(), total.s()).on_error(echo.si(str(path), "failed")).apply_async()
+    run_jobs()
+    body = Job.objects.get(task=total.name)
+    assert (body.state, body.exception) == ("FAILURE", "djtasks.exceptions.ChordError")
+    assert path.read_text() == "member\nmember\nfailed\n"
+    assert nothing_is_left()
+
+
+def test_a_generator_that_raises_in_a_transaction_that_is_rolled_back_leaves_nothing(database, monkeypatch):
+    monkeypatch.setattr(streaming, "SLOW", 0.0)
+
+    def header():
+        yield identity.s(1)
+        Job.objects.raw("SELECT no_such_column FROM djtasks_job")[0]
+
+    with pytest.raises(DatabaseError), transaction.atomic(using=database):
+        chord(header(), total.s()).apply_async()
+    run_jobs()
+    assert not Job.objects.exists()
+    assert not JobGroup.objects.exists()
+    assert nothing_is_left()
 
 
 def test_what_is_frozen_gives_the_same_results_each_time_that_it_is_sent(database):
