@@ -11,6 +11,8 @@ from djtasks.result.handles import AsyncResult, Value
 class EagerResult(AsyncResult[Value]):
     """The outcome of a job that ran in the caller's process; nothing is stored."""
 
+    is_stored = False
+
     def __init__(
         self, id: str, value: Any, state: str, *, traceback: str | None = None, name: str | None = None
     ) -> None:

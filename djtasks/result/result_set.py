@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
-from djtasks import exceptions, states
+from djtasks import exceptions, publish, states
 from djtasks.models import Job
 from djtasks.result.row import FIELDS
 from djtasks.result.waiting import check_join
@@ -161,7 +161,7 @@ class ResultSet:
         """The jobs in it, or `among` them, that have not ended; asks for many rows at once."""
         jobs = _flat(self.results) if among is None else among
         unknown = [each for each in jobs if not each.is_known()]
-        rows = _finished_rows([each.id for each in unknown])
+        rows = _finished_rows(unknown)
         for each in unknown:
             each.keep(rows.get(each.id))
         return [each for each in unknown if not each.is_known()]
@@ -175,13 +175,19 @@ class ResultSet:
 
     def revoke(self, terminate: bool = False, **options: Any) -> None:
         """Cancel all. Raises BrokerUnavailable."""
-        for each in self.results:
-            each.revoke(terminate=terminate)
+        jobs = [each for each in _flat(self.results) if each.is_stored]
+        for each in jobs if terminate else ():
+            each.revoke(terminate=True)
+        for ids in _portions(jobs):
+            publish.revoke(ids)
 
     def forget(self) -> None:
         """Delete the rows of those that have ended."""
-        for each in self.results:
-            each.forget()
+        jobs = [each for each in _flat(self.results) if each.is_stored]
+        for ids in _portions(jobs):
+            Job.objects.finished().filter(pk__in=ids).delete()
+        for each in jobs:
+            each.keep(None)
 
     def committed_when(self, committed: Callable[[], bool] | None) -> None:
         """`committed` tells whether what was sent has been committed."""
@@ -233,9 +239,15 @@ def _flat(results: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _finished_rows(ids: Sequence[str]) -> dict[str, Job]:
+def _portions(jobs: Sequence[Any]) -> Iterator[list[str]]:
+    """The ids of jobs, as many at a time as a statement takes well."""
+    for at in range(0, len(jobs), BATCH):
+        yield [each.id for each in jobs[at : at + BATCH]]
+
+
+def _finished_rows(jobs: Sequence[Any]) -> dict[str, Job]:
     rows: dict[str, Job] = {}
-    for at in range(0, len(ids), BATCH):
-        portion = Job.objects.filter(pk__in=ids[at : at + BATCH], state__in=states.FINISHED)
+    for ids in _portions(jobs):
+        portion = Job.objects.filter(pk__in=ids, state__in=states.FINISHED)
         rows.update((row.pk, row) for row in portion.only(*FIELDS))
     return rows

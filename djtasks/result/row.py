@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from djtasks import encoding, exceptions, states
 from djtasks.exceptions import TaskRevokedError
@@ -37,6 +37,8 @@ class RowReader:
 
     `ignored` is known of a job that was sent with `ignore_result`: nobody will ever see its result.
     """
+
+    is_stored: ClassVar[bool] = True
 
     def __init__(self, id: str, *, name: str | None = None, ignored: bool = False) -> None:
         self.id = str(id)

@@ -126,6 +126,16 @@ def test_forgetting_and_revoking_hold_for_all_members(database):
     assert [each.state for each in waiting] == ["REVOKED", "REVOKED"]
 
 
+def test_forgetting_and_revoking_many_costs_few_queries(database, django_assert_max_num_queries):
+    result = group(identity.s(number) for number in range(1000)).apply_async()
+    with django_assert_max_num_queries(20, using=database):
+        result.revoke()
+    run_jobs()
+    with django_assert_max_num_queries(8, using=database):
+        result.forget()
+    assert not Job.objects.exists()
+
+
 def test_a_result_set_takes_any_results(database):
     results = ResultSet([add.delay(1, 1), add.delay(2, 2)])
     results.add(group(add.s(3, 3)).apply_async())
