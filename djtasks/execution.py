@@ -112,7 +112,7 @@ class Execution:
             if outcome.state in follow_ups.FAILED:
                 return follow_ups.completed_failure(outcome, options)
             self.error = error
-            return follow_ups.completed_failure(self._failed(error), options)
+            return follow_ups.completed_failure(replace(self._failed(error), seconds=outcome.seconds), options)
 
     def _resolve(self) -> Task[Any, Any]:
         if self.delivery.malformed:

@@ -151,6 +151,7 @@ def test_a_router_that_raises_for_the_next_step_fails_the_job_and_calls_its_erro
     with pytest.raises(ZeroDivisionError):
         result.get(timeout=1)
     assert path.read_text() == "failed\n"
+    assert Job.objects.get(pk=result.parent.id).seconds is not None  # it has run
 
 
 @pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
