@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from django.db import transaction
 
-from djtasks import follow_ups, publish
+from djtasks import publish, reopening
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.models import Job
@@ -28,8 +28,8 @@ def retry(ids: str | Iterable[str]) -> int:
     once more. Raises BrokerUnavailable.
     """
     with transaction.atomic(using=settings.DATABASE):
-        chosen = follow_ups.that_failed(_as_ids(ids))
-        follow_ups.reopen(chosen)
+        chosen = reopening.that_failed(_as_ids(ids))
+        reopening.reopen(chosen)
         return publish.again(chosen)
 
 

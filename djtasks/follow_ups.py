@@ -12,9 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
-
-from django.db.models import F
+from typing import Any, Final
 
 from djtasks import encoding, packing, registry, states
 from djtasks.announce import announced, told
@@ -78,7 +76,7 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
     rest = options.get("chain") or ()
     if outcome.state == states.SUCCESS:
         return replace(outcome, counts=None if rest else message.group_id, stands_for=stands_for)
-    later = _later_jobs(rest)
+    later = later_jobs(rest)
     also = [_without_run(outcome, each) for each in later]
     if later and message.group_id:
         also[-1] = _without_run(outcome, later[-1], index=options.get("index", 0))
@@ -92,61 +90,6 @@ def completed_failure(outcome: Outcome, options: Mapping[str, Any]) -> Outcome:
     except Exception:  # a router of the user's, say
         logger.exception("The error callbacks of job %s could not be sent", outcome.delivery.id)
         return ended(outcome, options)
-
-
-def reopen(ids: Sequence[str]) -> None:
-    """Undo, within a transaction, what the ends of these jobs did to what follows them: they are to run once more."""
-    jobs = [_Ended(*row) for row in Job.objects.finished().filter(pk__in=ids).values_list(*_Ended._fields)]
-    jobs = [each for each in jobs if not each.has_gone_on]
-    replaced = {pk for each in jobs for pk in each.ended_with_it}
-    Job.objects.reopen_replaced(sorted(replaced))
-    for each in jobs:
-        if each.group_id and each.id not in replaced:
-            JobGroup.objects.filter(pk=each.group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
-        Job.objects.finished().filter(pk__in=each.later_ids, token=0).delete()
-
-
-def that_failed(ids: Sequence[str]) -> list[str]:
-    """`ids`, where in place of a step that never ran stands the one before it whose end was its end too."""
-    finished = Job.objects.finished()
-    parents = dict(finished.filter(pk__in=ids, token=0).exclude(parent_id=None).values_list("pk", "parent_id"))
-    if not parents:
-        return list(ids)
-    failed = [_Ended(*row) for row in finished.filter(pk__in=set(parents.values())).values_list(*_Ended._fields)]
-    ended_by = {later: each.id for each in failed for later in each.later_ids}
-    return list(dict.fromkeys(ended_by[each] if each in parents and each in ended_by else each for each in ids))
-
-
-class _Ended(NamedTuple):
-    """A job that has ended, of those that are to run once more."""
-
-    id: str
-    group_id: str | None
-    state: str
-    options: str
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return options_of(Message(id=self.id, task="", options=self.options))
-
-    @property
-    def has_gone_on(self) -> bool:
-        """Whether its chain went on without an end of its own: what comes after it stays as it is."""
-        return self.state == states.SUCCESS and bool(self.values.get("chain"))
-
-    @property
-    def later(self) -> list[Mapping[str, Any]]:
-        return _later_jobs(self.values.get("chain") or ())
-
-    @property
-    def later_ids(self) -> list[str]:
-        return [sig["options"]["task_id"] for sig in self.later]
-
-    @property
-    def ended_with_it(self) -> list[str]:
-        """The replaced jobs that ended as it did, or as those after it did."""
-        later = [pk for sig in self.later for pk in sig["options"].get("stands_for") or ()]
-        return [*(self.values.get("stands_for") or ()), *later]
 
 
 def options_of(message: Message) -> dict[str, Any]:
@@ -194,7 +137,7 @@ def _sent(outcome: Outcome, plan: Plan) -> Outcome:
     return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
 
 
-def _later_jobs(rest: Iterable[str]) -> list[Mapping[str, Any]]:
+def later_jobs(rest: Iterable[str]) -> list[Mapping[str, Any]]:
     """The single tasks of the steps after a job. Those that nobody can read have no id by which to ask for them."""
     found: list[Mapping[str, Any]] = []
     for text in rest:
