@@ -22,7 +22,8 @@ def reopen(ids: Sequence[str]) -> None:
     for each in jobs:
         if each.group_id and each.id not in replaced:
             JobGroup.objects.filter(pk=each.group_id, remaining__gt=0).update(remaining=F("remaining") + 1)
-        Job.objects.finished().filter(pk__in=each.later_ids, token=0).delete()
+        # Not what remembers that a later one was cancelled: it stays so.
+        Job.objects.finished().filter(pk__in=each.later_ids, token=0).exclude(task="").delete()
 
 
 def that_failed(ids: Sequence[str]) -> list[str]:
