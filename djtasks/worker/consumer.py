@@ -162,6 +162,7 @@ class Consumer:
             for each in messages
             if self._emptied.get(each.queue, 0.0) > since
             and _is_due(each)
+            and (self.broker.transactional or not each.check)  # or it may wait in the queue, of which rows say nothing
             and registry.find(each.task) is not None
             and each.id not in known
         ][: max(0, self.ahead() - len(self._waiting))]

@@ -171,6 +171,14 @@ def test_an_id_that_is_taken_is_left_as_it_is(hands):
     assert (row(second).state, row(taken).result, hands.consumer.held) == (states.SUCCESS, "7", 0)
 
 
+def test_a_step_that_an_earlier_run_may_have_sent_and_that_waits_in_its_queue_is_given_out_once(hands, broker):
+    first, following = hands.begin(), step()
+    broker.enqueue([following])
+    hands.end(first, replace(following, check=True))
+    assert hands.consumer.held == 0
+    assert waits(hands, following)
+
+
 def test_after_a_commit_whose_answer_got_lost_the_step_runs_once(hands, monkeypatch):
     delivery, following = hands.begin(), step()
     outcome = Outcome(delivery=delivery, state=states.SUCCESS, result="1", follow_ups=(following,))
