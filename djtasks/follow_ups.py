@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from djtasks import encoding, packing, registry, states
 from djtasks.announce import announced, told
-from djtasks.brokers.base import check_sizes
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
 from djtasks.message import MAX_NAME_LENGTH, Delivery, Message, Outcome, is_id, new_id
 from djtasks.models import Job, JobGroup
+from djtasks.outbox import check_sizes
 from djtasks.packing import as_list
 from djtasks.plan import Given, Plan
 from djtasks.publish import Place

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -20,7 +20,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks import states
 from djtasks.brokers import get_broker
-from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from djtasks.message import Delivery, Failure, Message, NewGroup, Outcome, new_id, portions
@@ -50,6 +49,7 @@ def send(
     *,
     using: str | None = None,
     on_commit: str | bool | None = None,
+    checked: bool = False,
 ) -> Committed | None:
     """Hand messages to the broker with the transaction that is open, at once if none is.
 
@@ -57,14 +57,19 @@ def send(
 
     `using` names the alias whose transaction they belong to; by default all that are open: they go when the
     last has committed, and never if one is rolled back. `on_commit` takes the place of ENQUEUE_ON_COMMIT.
+    `checked` says that `check_sizes` has let them in before: what is accepted once goes on, whatever the limit is now.
     Returns a function that tells whether that commit has come, None if there is none to wait for.
     Raises ValueError if several are open, none of them on DATABASE, and `using` does not choose;
     MessageTooLarge, BrokerUnavailable.
     """
+    if not checked:
+        check_sizes([*messages, *(message for group in groups for message in group.body)])
     if not messages:
         return None
-    if groups:
-        return _send_groups(groups, messages, using)
+    return _send_groups(groups, messages, using) if groups else _send(messages, using, on_commit)
+
+
+def _send(messages: Sequence[Message], using: str | None, on_commit: str | bool | None) -> Committed | None:
     broker = get_broker()
     mode = settings.ENQUEUE_ON_COMMIT if on_commit is None else on_commit
     aliases = _open_aliases(using)
@@ -73,7 +78,6 @@ def send(
     if not aliases:
         broker.enqueue(messages)
         return None
-    check_sizes(messages)
     if aliases != [settings.DATABASE]:
         return _when_all_have_committed(aliases, _After(_send_or_keep, messages))
     if broker.transactional:
@@ -92,10 +96,19 @@ def _send_groups(groups: Sequence[NewGroup], messages: Sequence[Message], using:
 
 
 def _store_and_send(groups: Sequence[NewGroup], messages: Sequence[Message]) -> Committed | None:
-    check_sizes([message for group in groups for message in group.body])
     with transaction.atomic(using=settings.DATABASE):
         JobGroup.objects.all().begin(groups)
-        return send(messages, using=settings.DATABASE, on_commit="outbox")
+        return send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
+
+
+def check_sizes(messages: Iterable[Message]) -> None:
+    """Raise MessageTooLarge if one message exceeds `MAX_MESSAGE_BYTES`."""
+    for message in messages:
+        if message.size > settings.MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"The message of {message.task} has {message.size} bytes; MAX_MESSAGE_BYTES is "
+                f"{settings.MAX_MESSAGE_BYTES}. Store the data and pass its key, or raise the setting."
+            )
 
 
 class _After:
@@ -127,13 +140,12 @@ def resend(ids: Sequence[str]) -> int:
     nothing of when their transaction has committed. Raises BrokerUnavailable.
     """
     rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
-    read = [message for row in rows for message in _read(row)]
-    messages = [replace(each, check=True) for each in read if _fits(each)]
+    messages = [replace(each, check=True) for row in rows for each in _read(row)]
     if messages:
         get_broker().enqueue(messages)
         logger.info("%d message(s) of the outbox were sent", len(messages))
     _delete([row.pk for row in rows])
-    return len(read)
+    return len(messages)
 
 
 def _read(row: Outbox) -> list[Message]:
@@ -142,15 +154,6 @@ def _read(row: Outbox) -> list[Message]:
     except MalformedMessage as error:
         _bury(Message(id=row.pk, task=""), error)
         return []
-
-
-def _fits(message: Message) -> bool:
-    try:
-        check_sizes([message])
-    except MessageTooLarge as error:
-        _bury(message, error)
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

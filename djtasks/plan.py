@@ -138,7 +138,7 @@ def close(group_id: str) -> None:
     """Take back the member that has kept a group open; its body may follow at once."""
     with transaction.atomic(using=settings.DATABASE):
         following = JobGroup.objects.all().count_down([], [(group_id, -1)])
-        outbox.send(following, using=settings.DATABASE, on_commit="outbox")
+        outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 
 def abandon(group_id: str) -> None:
@@ -148,7 +148,7 @@ def abandon(group_id: str) -> None:
     """
     with suppress(DatabaseError), transaction.atomic(using=settings.DATABASE):
         following = JobGroup.objects.all().count_down([(group_id, None)])
-        outbox.send(following, using=settings.DATABASE, on_commit="outbox")
+        outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 
 def place_of_caller() -> Place:

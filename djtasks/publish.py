@@ -213,7 +213,7 @@ def again(ids: Sequence[str]) -> int:
             job.begin_again(now)
         messages = [replace(message_of(job), check=True, claims=job.token) for job in jobs]
         get_broker().pardon([job.pk for job in jobs])
-        outbox.send(messages, using=settings.DATABASE, on_commit="outbox")
+        outbox.send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
     return len(jobs)
 
 

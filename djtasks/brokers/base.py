@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from djtasks.conf import settings
-from djtasks.exceptions import MessageTooLarge
 from djtasks.message import Delivery, Message
 
 Count = Literal["losses", "refusals"]
@@ -58,10 +56,7 @@ class Broker(ABC):
 
     @abstractmethod
     def enqueue(self, messages: Sequence[Message]) -> None:
-        """Put messages in their queues, in this order; an id that was taken before is left as it is.
-
-        Raises MessageTooLarge, before anything is written, if one exceeds `MAX_MESSAGE_BYTES`.
-        """
+        """Put messages in their queues, in this order; an id that was taken before is left as it is."""
 
     @abstractmethod
     def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
@@ -218,13 +213,3 @@ class Broker(ABC):
 
     def close(self) -> None:
         """Close this thread's connections."""
-
-
-def check_sizes(messages: Sequence[Message]) -> None:
-    """Raise MessageTooLarge if one message exceeds `MAX_MESSAGE_BYTES`."""
-    for message in messages:
-        if message.size > settings.MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(
-                f"The message of {message.task} has {message.size} bytes; MAX_MESSAGE_BYTES is "
-                f"{settings.MAX_MESSAGE_BYTES}. Store the data and pass its key, or raise the setting."
-            )

@@ -327,7 +327,7 @@ class Keeper:
         messages = [replace(message_of(row), check=True, claims=row.token) for row in rows]
         if messages:
             self.broker.cancel([row.pk for row in rows if row.revoked])  # before they come: they end without a run
-            outbox.send(messages, using=settings.DATABASE, on_commit="outbox")
+            outbox.send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
             logger.warning("%d waiting job(s) were unknown to the broker and were sent to it", len(messages))
 
     # Jobs that end without a run

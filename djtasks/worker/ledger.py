@@ -20,7 +20,6 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 
 from djtasks import follow_ups, outbox, states
 from djtasks.brokers import Broker
-from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.failure import failure_of
@@ -244,13 +243,12 @@ class Ledger:
         if not _is_step(outcome) or not (self.broker.transactional or outcome.delivery.id in self._untold):
             return False
         wanted = self._wants(outcome.follow_ups)
-        check_sizes(wanted)
         written = Job.objects.all().hand_over(outcome, self.worker) if wanted else set()
         if outcome.delivery.id not in written:
             return False
         self._leasing = [Delivery(each, self.worker, 1) for each in wanted if each.id in written]
         if not self._leasing:
-            outbox.send([replace(each, check=True) for each in wanted], using=settings.DATABASE, on_commit="outbox")
+            _send([replace(each, check=True) for each in wanted])
         self._ended.append(outcome.delivery)
         return True
 
@@ -331,14 +329,12 @@ class Ledger:
             here = {each.id for each in self._leasing}
             following = [message for message in following if message.id not in here]
         if following:
-            ordered = sorted(following, key=lambda message: message.id)
-            outbox.send(ordered, using=settings.DATABASE, on_commit="outbox")
+            _send(sorted(following, key=lambda message: message.id))
         return foreign
 
     def _lease(self, outcomes: Sequence[Outcome]) -> None:
         """Lease to ourselves what would come here next anyhow. (What one outcome spreads is for all workers.)"""
         wanted = self._wants([outcome.follow_ups[0] for outcome in outcomes])
-        check_sizes(wanted)
         self._leasing = Job.objects.all().take(wanted, self.worker)
 
     def _tell_broker(self) -> None:
@@ -402,6 +398,11 @@ def _conclude(outcomes: Sequence[Outcome]) -> list[Message]:
     ended = [(each.counts, (each.stands_for or (each.delivery.id,))[0]) for each in outcomes if each.counts]
     grown = [each.grows for each in outcomes if each.grows]
     return JobGroup.objects.all().count_down(ended, grown) if ended or grown else []
+
+
+def _send(messages: Sequence[Message]) -> None:
+    """Send what follows, with the transaction. Its size was looked at in the run, or when its group was stored."""
+    outbox.send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 
 def _begun(each: _Begun) -> Outcome:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from djtasks.brokers.base import Loss
-from djtasks.exceptions import MessageTooLarge
 from djtasks.message import Message, new_id
 from djtasks.models import Worker
 from tests.waiting import wait_until
@@ -271,13 +270,6 @@ def test_a_message_of_a_mebibyte_arrives_whole(broker):
     args = f'["{"x" * 2**20}"]'
     broker.enqueue([message(args=args)])
     assert claim(broker)[0].message.args == args
-
-
-def test_a_message_over_the_limit_is_refused_before_anything_is_written(broker, settings):
-    settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 1000}
-    with pytest.raises(MessageTooLarge, match="MAX_MESSAGE_BYTES is 1000"):
-        broker.enqueue([message(), message(args=f'["{"x" * 1000}"]')])
-    assert claim(broker) == []
 
 
 def test_what_had_begun_in_a_dead_child_counts_a_loss_and_the_rest_does_not(broker):

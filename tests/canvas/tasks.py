@@ -281,3 +281,8 @@ def follows(self, left):
 @shared_task(bind=True)
 def replaced_by_one_that_fails_first(self, x, path):
     raise self.replace(chain(fails_first.s(x, path), identity.s()))
+
+
+@shared_task
+def length(text):
+    return len(text)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from djtasks import chain, chord, signature
+from djtasks import chain, chord, control, signature
 from djtasks.brokers import get_broker
 from djtasks.message import Message, new_id
 from djtasks.models import Job
@@ -18,6 +18,7 @@ from tests.canvas.tasks import (
     errback_of_id,
     fail,
     identity,
+    length,
     route_that_raises,
     total,
 )
@@ -169,3 +170,24 @@ def test_a_later_step_whose_name_fits_no_column_ends_with_the_first(database):
     result = run_queued(chain(fail.s(1), signature("x" * 300), total.s()))
     assert (result.parent.state, result.state) == ("FAILURE", "FAILURE")
     assert nothing_is_left()
+
+
+# What was accepted goes on; what no row can hold harms nobody else
+
+
+@pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
+def test_a_body_is_sent_though_the_limit_has_been_lowered_since_its_chord_was(database, settings):
+    result = chord([identity.s(1), identity.s(2)], length.si("b" * 15_000)).apply_async()
+    settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 10_000}
+    run_jobs()
+    assert result.get(timeout=1) == 15_000
+    assert nothing_is_left()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "redis"], indirect=True)
+def test_a_job_that_has_failed_is_retried_though_the_limit_has_been_lowered_since(database, settings):
+    result = run_queued(length.s("a" * 15_000).set(queue="x", expires=-1))
+    run_jobs("x")
+    assert result.state == "REVOKED"
+    settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 10_000}
+    assert control.retry(result.id) == 1

@@ -16,7 +16,7 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from djtasks import states
 from djtasks.brokers import base
-from djtasks.brokers.base import Broker, Loss, QueueSize, check_sizes
+from djtasks.brokers.base import Broker, Loss, QueueSize
 from djtasks.brokers.database.wakeup import Notifier, Wakeup
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, TaskRevokedError
@@ -51,7 +51,6 @@ class DatabaseBroker(Broker):
         return connections[settings.DATABASE]
 
     def enqueue(self, messages: Sequence[Message]) -> None:
-        check_sizes(messages)
         if messages:
             with _errors_named():
                 if statements.enqueue(self.connection, messages) != len(messages):

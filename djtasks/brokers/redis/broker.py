@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
 from djtasks.brokers import base
-from djtasks.brokers.base import Broker, Loss, QueueSize, check_sizes
+from djtasks.brokers.base import Broker, Loss, QueueSize
 from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.requirements import NOT_DURABLE, is_durable, unmet
 from djtasks.brokers.redis.server import DOUBT, Refused, Server, facts_of, script
@@ -45,7 +45,6 @@ class RedisBroker(Broker):
         self._local = threading.local()
 
     def enqueue(self, messages: Sequence[Message]) -> None:
-        check_sizes(messages)
         for portion in portions(messages, attrgetter("size"), BATCH, BATCH_SIZE):
             queues = sorted({each.queue for each in portion})
             keys = self.keys
