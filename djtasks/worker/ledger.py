@@ -214,7 +214,21 @@ class Ledger:
                 self._store(outcomes[middle:])
                 return
             logger.exception("The outcome of job %s cannot be stored", outcomes[0].delivery.id)
-            self._store_with_tries([_unstorable(outcomes[0], error)])
+            self._store_failure(outcomes[0], error)
+
+    def _store_failure(self, outcome: Outcome, error: Exception) -> None:
+        """In place of an outcome that the database refuses: a failure that says why, if need be with less and less."""
+        failed = _unstorable(outcome, error)
+        for attempt in (follow_ups.ended(failed), failed):
+            try:
+                self._store_with_tries([attempt])
+            except BrokerUnavailable:
+                raise
+            except Exception:  # the group's body, a later job's row
+                logger.exception("What follows job %s cannot be stored", outcome.delivery.id)
+            else:
+                return
+        self._ended.append(outcome.delivery)  # not even its row: it must not hold up all others for ever
 
     def _store_with_tries(self, outcomes: Sequence[Outcome]) -> None:
         for attempt in range(1, TRIES + 1):
@@ -436,6 +450,6 @@ def _may_be_to_blame(outcomes: Sequence[Outcome]) -> bool:
 
 
 def _unstorable(outcome: Outcome, error: Exception) -> Outcome:
-    """In place of an outcome that the database refuses: a failure that says why."""
-    unrun = replace(outcome, state=states.FAILURE, result=None, next=None, failure=failure_of(error))
-    return follow_ups.ended(replace(unrun, follow_ups=(), groups=(), also=(), counts=None, grows=None, stands_for=()))
+    """In place of an outcome that the database refuses: a failure that says why, and nothing that follows it."""
+    failed = replace(outcome, state=states.FAILURE, result=None, next=None, failure=failure_of(error), forget=False)
+    return replace(failed, follow_ups=(), groups=(), also=(), counts=None, grows=None, stands_for=())

@@ -191,3 +191,12 @@ def test_a_job_that_has_failed_is_retried_though_the_limit_has_been_lowered_sinc
     assert result.state == "REVOKED"
     settings.DJTASKS = {**settings.DJTASKS, "MAX_MESSAGE_BYTES": 10_000}
     assert control.retry(result.id) == 1
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+@pytest.mark.parametrize("fields", [{"id": "x" * 100}, {"id": "x\0y"}, {"claims": 10**12}], ids=repr)
+def test_a_message_of_which_not_even_a_failure_can_be_stored_holds_up_no_other(database, fields):
+    get_broker().enqueue([Message(**{"id": new_id(), "task": identity.name, "args": "[1]", **fields})])
+    run_jobs()
+    assert run_queued(identity.s(3)).get(timeout=1) == 3
+    assert nothing_is_left()

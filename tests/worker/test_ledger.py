@@ -11,7 +11,7 @@ from djtasks import outbox, states
 from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Failure, Message, Outcome, new_id
-from djtasks.models import Job
+from djtasks.models import Job, JobGroup
 from djtasks.models.job import JobQuerySet
 from djtasks.testing import run_jobs
 from djtasks.worker import ledger as ledger_module
@@ -272,6 +272,17 @@ def test_an_outcome_that_nobody_could_have_foreseen_fails_alone(broker, ledger):
     ledger.commit()
     assert [row(each).state for each in (good, bad, last)] == ["SUCCESS", "FAILURE", "SUCCESS"]
     assert row(bad).exception in ("OverflowError", "django.db.utils.DataError")
+
+
+def test_a_member_of_a_group_whose_body_nobody_can_read_fails_alone(broker, ledger):
+    JobGroup.objects.create(pk="g", size=1, remaining=1, body="no json")
+    (member,), (other,) = claimed(broker, group_id="g"), claimed(broker)
+    ledger.record(success(member, counts="g"))
+    ledger.record(success(other))
+    ledger.commit()
+    assert [row(each).state for each in (member, other)] == ["FAILURE", "SUCCESS"]
+    assert row(member).exception == "djtasks.exceptions.MalformedMessage"
+    assert ledger.pending == 0
 
 
 def test_attempts_that_are_no_list_do_not_stop_a_retry(broker, ledger):
