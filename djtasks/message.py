@@ -20,6 +20,7 @@ VERSION: Final = 1  # of the format; a worker refuses what is newer than itself
 MAX_ID_LENGTH: Final = 64  # characters
 MAX_QUEUE_LENGTH: Final = 128  # characters
 MAX_NAME_LENGTH: Final = 255  # characters
+MOST_RETRIES: Final = 2**31 - 2  # the column takes one more, for the next try
 LONGEST_DELAY: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
 PRIORITIES: Final = range(-100, 101)
 
@@ -146,7 +147,7 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {  # what is stored must fit
     **dict.fromkeys(("parent_id", "root_id", "group_id"), _text(MAX_ID_LENGTH)),
     **dict.fromkeys(("eta", "expires_at"), _is_aware),
     **dict.fromkeys(("countdown", "expires_in"), _is_duration),
-    **dict.fromkeys(("retries", "claims"), _whole(range(2**31 - 1))),
+    **dict.fromkeys(("retries", "claims"), _whole(range(MOST_RETRIES + 1))),
     "priority": _whole(PRIORITIES),
     "version": _whole(range(2**15)),
 }

@@ -19,6 +19,7 @@ from djtasks.message import (
     LONGEST_DELAY,
     MAX_NAME_LENGTH,
     MAX_QUEUE_LENGTH,
+    MOST_RETRIES,
     PRIORITIES,
     Message,
     NewGroup,
@@ -31,7 +32,6 @@ from djtasks.models.job import message_of
 from djtasks.packing import packed_links
 from djtasks.request import current_job
 
-MOST_RETRIES: Final = 2**31  # what the column takes
 _STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
 
 
@@ -288,8 +288,8 @@ def _priority(options: Mapping[str, Any], route: routing.Route) -> int:
 
 
 def _retries(retries: Any) -> int:
-    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries < MOST_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MOST_RETRIES - 1}, not {retries!r:.200}.")
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= MOST_RETRIES:
+        raise ValueError(f"retries must be a whole number from 0 to {MOST_RETRIES}, not {retries!r:.200}.")
     return retries
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from djtasks.brokers import get_broker
 from djtasks.exceptions import MalformedMessage
-from djtasks.message import Message, new_id
+from djtasks.message import MOST_RETRIES, Message, new_id
 from djtasks.models import Job
 from djtasks.testing import run_jobs
 from tests import tasks
@@ -43,6 +43,15 @@ def test_a_message_with_a_field_that_fits_no_column_is_malformed(fields):
         Message.from_json(text)
     fine = Message(id="1", task="any", parent_id="é", countdown=1, eta=datetime.now(UTC), retries=3)
     assert Message.from_json(fine.to_json()) == fine
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_as_many_retries_as_a_caller_may_name_arrive(database):
+    result = tasks.add.apply_async((1, 2), retries=MOST_RETRIES)
+    run_jobs()
+    assert result.get(timeout=1) == 3
+    with pytest.raises(ValueError, match="retries must be a whole number from 0 to"):
+        tasks.add.apply_async((1, 2), retries=MOST_RETRIES + 1)
 
 
 @pytest.mark.parametrize("database", ["redis"], indirect=True)
