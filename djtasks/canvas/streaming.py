@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from djtasks import plan
 from djtasks.canvas.composed import send
-from djtasks.canvas.normal import frozen, more_members, normal
+from djtasks.canvas.normal import frozen, normal
 from djtasks.canvas.signatures import Signature, maybe_signature
 from djtasks.message import new_id
 from djtasks.result import line_of
@@ -33,7 +33,7 @@ def stream(sig: chord, rest: Iterator[Any], given: plan.Given, options: Mapping[
     try:
         while portion := taken(rest):
             sig.tasks.extend(portion)
-            more = more_members(portion, options)
+            more = _members(sig, portion, options)
             for task in more:
                 header.add(frozen(task))
             plan.send_more(group_id, more, len(header) - len(more), place, given)
@@ -42,6 +42,13 @@ def stream(sig: chord, rest: Iterator[Any], given: plan.Given, options: Mapping[
         raise
     plan.close(group_id)
     return result
+
+
+def _members(sig: chord, portion: Sequence[Signature], options: Mapping[str, Any]) -> list[Signature]:
+    """Members in normal form, with all that the whole gives to its header, as those that were sent first."""
+    part = type(sig)(portion, sig.body)
+    part.update({name: sig[name] for name in ("args", "options", "immutable")})
+    return normal(part.with_options(options)).kwargs["header"]  # type: ignore[no-any-return]
 
 
 def taken(tasks: Iterator[Any]) -> list[Signature]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections, transaction
+from django.db.models import Q
 
 from djtasks import ResultSet, chain, chord, exceptions, group
 from djtasks.canvas import streaming
@@ -270,6 +271,32 @@ def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_p
     start_worker("-c", "1")
     result = chord(header(), total.s()).apply_async()
     assert (result.get(timeout=20), len(result.parent)) == (3, 3)
+
+
+@pytest.mark.parametrize("calls_from_header", [False, True])
+def test_members_that_come_later_are_as_those_that_were_there_at_once(
+    database, monkeypatch, settings, tmp_path, calls_from_header
+):
+    monkeypatch.setattr(streaming, "SLOW", 0.0)
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_ALLOW_ERROR_CB_ON_CHORD_HEADER": calls_from_header}
+    path = tmp_path / "notes"
+
+    def header():
+        for _ in range(3):
+            yield chain(add.s(1), group(identity.s(), fail.s()))
+
+    def jobs_of(sig):
+        path.write_text("")
+        result = sig.set(queue="first").apply_async(priority=3, link_error=echo.si(str(path), "failed"))
+        run_jobs()
+        jobs = Job.objects.filter(Q(pk=result.id) | Q(root_id=Job.objects.get(pk=result.id).root_id))
+        fields = jobs.exclude(task=echo.name).values_list("task", "queue", "priority", "state", "result")
+        return path.read_text(), sorted(fields, key=str)
+
+    notes, jobs = jobs_of(chord(header(), identity.s(), args=(1,)))
+    assert (notes, jobs) == jobs_of(chord(list(header()), identity.s(), args=(1,)))
+    assert (notes.count("failed") > 1, len(jobs)) == (calls_from_header, 13)
+    assert {each[1:3] for each in jobs} == {("first", 3)}
 
 
 def test_a_generator_that_raises_fails_the_body_once_what_it_gave_has_ended(database, tmp_path, monkeypatch):
