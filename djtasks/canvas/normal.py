@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from djtasks import registry
-from djtasks.canvas.signatures import Signature
+from djtasks.canvas.signatures import Signature, maybe_signature
+from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.message import checked_id
 from djtasks.packing import as_list
@@ -40,11 +41,6 @@ def single(sig: Signature) -> Signature:
     if is_empty(tree):
         raise ImproperlyConfigured("An empty chain has no result, so it cannot stand where one is wanted.")
     return tree
-
-
-def more_members(tasks: Iterable[Signature], options: Mapping[str, Any]) -> list[Signature]:
-    """Members, in normal form, for a header that has been sent already; `options` are those of the whole."""
-    return [_single(_spread(task, options)) for task in _flat(tasks) if not is_empty(task)]
 
 
 def frozen(tree: Signature) -> Any:
@@ -247,10 +243,37 @@ def _spread(tree: Signature, options: Mapping[str, Any]) -> Signature:
 
 
 def _linked(tree: Signature, options: Mapping[str, Any]) -> Signature:
-    for name in ("link", "link_error"):
-        for callback in as_list(options.get(name)):
-            getattr(tree, name)(callback)
+    """`tree`, a normal form, with the links of a whole at those of its single tasks that they are for."""
+    for callback in as_list(options.get("link")):
+        _link(tree, callback)
+    for errback in as_list(options.get("link_error")):
+        for task in _fallible(tree):
+            task.link_error(errback)
     return tree
+
+
+def _link(tree: Signature, callback: Any) -> None:
+    """Send `callback` when `tree` has succeeded; of a group, without arguments, when its first member has."""
+    last = end(tree)
+    if last.subtask_type != "group":
+        last.link(callback)
+    elif last.kwargs["tasks"]:
+        _link(last.kwargs["tasks"][0], maybe_signature(callback).clone().set(immutable=True))
+
+
+def _fallible(tree: Signature) -> list[Signature]:
+    """The single tasks that call an error callback of the whole: of a chord the body's, unless settings say more."""
+    kwargs = tree.kwargs
+    match tree.subtask_type:
+        case "chain" | "group":
+            parts = kwargs["tasks"]
+        case "chord" if settings.TASK_ALLOW_ERROR_CB_ON_CHORD_HEADER:
+            parts = [*kwargs["header"], kwargs["body"]]
+        case "chord":
+            parts = [kwargs["body"]]
+        case _:
+            return [tree]
+    return [found for part in parts for found in _fallible(part)]
 
 
 def _with_args(tree: Signature, given: Signature) -> Signature:

@@ -93,6 +93,40 @@ def test_the_link_of_a_chord_is_that_of_its_body(run, path):
     assert notes(path) == ["6", "by an option"]
 
 
+@pytest.mark.parametrize(
+    ("body", "linked"),
+    [
+        (lambda: total.s(), ["6"]),
+        (lambda: chain(total.s(), add.s(1)), ["7"]),
+        (lambda: chain(total.s(), group(add.s(1), add.s(2)), total.s()), ["15"]),
+        (lambda: chord([total.s(), total.s()], chain(total.s(), add.s(1))), ["13"]),
+    ],
+    ids=["a task", "a chain", "a chain that ends in a chord", "a chord"],
+)
+def test_what_is_linked_to_a_chord_before_it_has_a_body_is_linked_to_the_body_it_gets(run, path, body, linked):
+    sig = chord([add.s(1, 1), add.s(2, 2)])
+    sig.link(echo_value.s(path))
+    sig.body = body()
+    run(sig)
+    assert notes(path) == linked
+
+
+def test_what_is_linked_to_a_chord_before_it_has_a_group_as_body_is_that_of_its_first_member(run, path):
+    sig = chord([add.s(1, 1), add.s(2, 2)])
+    sig.link(echo.s(path, "linked"))
+    sig.body = group(chain(total.s(), add.s(1)), total.s())
+    run(sig)
+    assert notes(path) == ["linked"]
+
+
+def test_an_error_callback_of_a_chord_that_gets_a_chain_as_body_is_called_by_the_step_that_fails(run, path):
+    sig = chord([add.s(1, 1), add.s(2, 2)])
+    sig.link_error(echo.si(path, "failed"))
+    sig.body = chain(total.s(), fail.s(), add.s(1))
+    run(sig)
+    assert notes(path) == ["failed"]
+
+
 def test_the_link_of_a_group_is_that_of_its_first_member(run, path):
     sig = group(identity.si(42), identity.si(1337))
     sig.link(echo.s(path, "linked"))
