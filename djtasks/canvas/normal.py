@@ -71,7 +71,7 @@ def unchained(sig: Signature) -> list[Signature]:
     steps: list[Signature] = [step.clone() for step in sig.kwargs["tasks"]]
     if steps and sig.args:
         steps[0] = steps[0].clone(sig.args)
-    for callback in as_list(sig.options.get("link")):
+    for callback in as_list(sig.options.get("link")) if steps else ():
         steps[-1].link(callback)
     for errback in as_list(sig.options.get("link_error")):
         for step in steps:
@@ -80,8 +80,8 @@ def unchained(sig: Signature) -> list[Signature]:
 
 
 def is_empty(sig: Signature) -> bool:
-    """Whether it has no tasks."""
-    return sig.subtask_type in ("chain", "group") and not sig.kwargs["tasks"]
+    """Whether it has no tasks, at any depth."""
+    return sig.subtask_type in ("chain", "group") and all(map(is_empty, sig.kwargs["tasks"]))
 
 
 # What stands where in a normal form
@@ -207,17 +207,18 @@ def _chained(steps: Sequence[Signature]) -> Signature:
 
 
 def _flat(tasks: Iterable[Signature]) -> list[Signature]:
-    """The members of a group in normal form, groups among them unrolled."""
+    """The members of a group in normal form, groups among them unrolled, what is empty left out."""
     return [
         each
         for task in map(normal, tasks)
         for each in (task.kwargs["tasks"] if task.subtask_type == "group" else [task])
+        if not is_empty(each)
     ]
 
 
 def _of_members(flat: Iterable[Signature]) -> Signature:
     """The group of what `_flat` gives."""
-    return _made("group", tasks=[_single(each) for each in flat if not is_empty(each)])
+    return _made("group", tasks=[_single(each) for each in flat])
 
 
 def _single(tree: Signature) -> Signature:

@@ -90,14 +90,14 @@ class chain(Composed):
 
     def freeze(self, _id: str | None = None, **places: Any) -> Any:
         result = None
-        root = places.get("root_id")
-        for position, step in enumerate(self.tasks):
-            is_last = position == len(self.tasks) - 1
-            after = step.freeze(self.options.get("task_id") or _id if is_last else None, root_id=root)
+        steps = [step for step in self.tasks if not is_empty(step)]
+        for number, step in enumerate(steps, 1):
+            own_id = self.options.get("task_id") or _id if number == len(steps) else None
+            after = step.freeze(own_id, root_id=places.get("root_id"))
             _first(after).parent = result
             result = after
-        if self.tasks:
-            self.options["task_id"] = self.tasks[-1].id
+        if steps:
+            self.options["task_id"] = steps[-1].id
         return result
 
     def __repr__(self) -> str:
@@ -166,7 +166,7 @@ class group(Composed):
     def freeze(self, _id: str | None = None, **places: Any) -> GroupResult:
         group_id = self.options.setdefault("task_id", _id or new_id())
         root = places.get("root_id")
-        return GroupResult(group_id, [task.freeze(root_id=root) for task in self.tasks])
+        return GroupResult(group_id, [task.freeze(root_id=root) for task in self.tasks if not is_empty(task)])
 
     def __repr__(self) -> str:
         if not self.tasks:
@@ -302,7 +302,8 @@ class chord(Composed):
     def freeze(self, _id: str | None = None, **places: Any) -> Any:
         header_id = self.options.setdefault("header_id", new_id())
         root = places.get("root_id")
-        header = GroupResult(header_id, [task.freeze(root_id=root) for task in self.tasks])
+        members = [task.freeze(root_id=root) for task in self.tasks if not is_empty(task)]
+        header = GroupResult(header_id, members)
         if self.body is None or is_empty(self.body):
             return header
         result = self.body.freeze(self.options.get("task_id") or _id, root_id=root)

@@ -58,6 +58,10 @@ CASES = {
     "group": (lambda: group(add.s(2, 2), add.s(4, 4)), [4, 8]),
     "group of a generator": (lambda: group(add.s(i, i) for i in range(5)), [0, 2, 4, 6, 8]),
     "group of one chain with a group at its end": (lambda: group(add.s(1, 2) | group(add.s(1), add.s(2))), [4, 5]),
+    "group of an empty chain and one with a group at its end": (
+        lambda: group(chain(), add.s(1, 2) | group(add.s(1), add.s(2)), group()),
+        [4, 5],
+    ),
     "group with a chain with a group at its end": (
         lambda: group(identity.si(1), chain(identity.si(5), group(identity.si(3), identity.si(4)))),
         [1, [3, 4]],
@@ -309,6 +313,22 @@ def test_a_long_row_of_groups_is_made_ready_in_a_moment():
     for _ in range(40):
         value = digest([value, value + 1])
     assert run_here(sig, 1).get() == value
+
+
+def test_an_empty_chain_gives_none_whatever_is_linked_to_it():
+    sig = chain()
+    sig.link(identity.s())
+    sig.link_error(identity.s())
+    assert (sig.apply_async(), sig.apply(), sig.delay(), sig.freeze()) == (None,) * 4
+
+
+def test_freezing_leaves_out_what_is_empty():
+    sig = chain.of([identity.s(1), chain.of([chain()]), add.s(1), chain()])
+    frozen = sig.freeze("own")
+    assert (frozen.id, frozen.parent.id) == ("own", sig.tasks[0].id)
+    assert [each.id for each in group(chain(), identity.s(1).set(task_id="member")).freeze()] == ["member"]
+    header = chord([identity.s(1).set(task_id="member"), chain()], total.s()).freeze().parent
+    assert [each.id for each in header] == ["member"]
 
 
 @every_broker
