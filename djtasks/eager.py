@@ -183,9 +183,7 @@ def _member(outcome: Outcome, execution: Execution) -> Member:
     message = outcome.delivery.message
     options = options_of(message)
     index = -1 if "chain" in options else options.get("index", -1)
-    failure = outcome.failure
-    error, trace = (f"{failure.kind}({failure.message!r})", failure.traceback) if failure else ("", None)
-    return Member(visible_id(message, options), index, outcome.state, outcome.result, error, trace)
+    return Member(visible_id(message, options), index, outcome.state, outcome.result, outcome.failure)
 
 
 Composed.run_here = staticmethod(apply)

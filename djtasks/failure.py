@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from djtasks import encoding
+from djtasks.exceptions import MalformedMessage
 from djtasks.message import Failure
 
 LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
@@ -56,6 +57,16 @@ def shown(error: BaseException) -> str:
         return repr(error)
     except Exception as broken:
         return f"<{type(error).__name__}; its __repr__ raised {type(broken).__name__}>"
+
+
+def call_of(failure: Failure) -> str:
+    """A stored exception as the call that makes it: `ValueError('boom', 1)`; with its text, if that is all."""
+    try:
+        arguments = encoding.decode(failure.arguments or "", fetch=False)
+    except MalformedMessage:
+        arguments = None
+    given = arguments if isinstance(arguments, list) else [failure.message]
+    return f"{failure.kind}({', '.join(map(repr, given))})"
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -19,7 +19,8 @@ from djtasks.announce import announced, told
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
-from djtasks.message import MAX_NAME_LENGTH, Delivery, Message, Outcome, is_id, new_id
+from djtasks.failure import call_of
+from djtasks.message import MAX_NAME_LENGTH, Delivery, Failure, Message, Outcome, is_id, new_id
 from djtasks.models import Job, JobGroup
 from djtasks.outbox import check_sizes
 from djtasks.packing import as_list
@@ -292,8 +293,7 @@ class Member:
     index: int
     state: str
     result: str | None
-    error: str = ""
-    traceback: str | None = None
+    failure: Failure | None = None
 
 
 class HeaderRunsAgain(Exception):
@@ -307,9 +307,9 @@ def header_results(group_id: str) -> list[Any]:
     """
     rows = Job.objects.filter(group_id=group_id).order_by("finished_at")
     members = [
-        Member(pk, _index_in(options), state, result, f"{kind}({text!r})", trace)
-        for pk, options, state, result, kind, text, trace in rows.values_list(
-            "pk", "options", "state", "result", "exception", "exception_message", "traceback"
+        Member(pk, _index_in(options), state, result, Failure(kind, text or "", arguments, trace or ""))
+        for pk, options, state, result, kind, text, arguments, trace in rows.values_list(
+            "pk", "options", "state", "result", "exception", "exception_message", "exception_args", "traceback"
         )
     ]
     size = JobGroup.objects.filter(pk=group_id).values_list("size", flat=True).first()
@@ -324,10 +324,10 @@ def _index_in(options: str) -> int:
 def in_order(members: Sequence[Member], size: int) -> list[Any]:
     """The results of the members of a group that has ended, by their place. Raises ChordError, HeaderRunsAgain."""
     for each in members:
-        if each.state in FAILED:
-            error = ChordError(f"Dependency {each.id} raised {each.error}")
-            if each.traceback:  # who looks at the body wants to know where its header failed
-                error.add_note(each.traceback)
+        if each.state in FAILED and each.failure is not None:
+            error = ChordError(f"Dependency {each.id} raised {call_of(each.failure)}")
+            if each.failure.traceback:  # who looks at the body wants to know where its header failed
+                error.add_note(each.failure.traceback)
             raise error
     found = {each.index: each for each in members if each.index >= 0 and each.state in states.FINISHED}
     if len(found) < size:

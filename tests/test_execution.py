@@ -14,8 +14,8 @@ from django.utils import timezone, translation
 
 from djtasks import AsyncResult, Task, current_task, publish, registry, shared_task, signals
 from djtasks.exceptions import Ignore, LeaseLost, MaxRetriesExceededError, Reject, Retry, TaskRevokedError
-from djtasks.failure import LONGEST_TEXT, failure_of
-from djtasks.message import VERSION, Message, new_id
+from djtasks.failure import LONGEST_TEXT, call_of, failure_of
+from djtasks.message import VERSION, Failure, Message, new_id
 from djtasks.models import Job
 from djtasks.result import exception_of
 from tests import tasks
@@ -152,6 +152,13 @@ def test_an_exceptions_arguments_that_cannot_be_carried_are_left_out():
         raise ValueError(object())
 
     assert failure(execute(odd)).arguments is None
+
+
+def test_a_stored_exception_is_shown_as_the_call_that_makes_it():
+    assert call_of(failure_of(ValueError("boom", (1,)))) == "ValueError('boom', (1,))"
+    assert call_of(failure_of(KeyError())) == "KeyError()"
+    assert call_of(Failure("ValueError", "its text")) == "ValueError('its text')"
+    assert call_of(Failure("ValueError", "its text", '{"no": "list"}')) == "ValueError('its text')"
 
 
 def test_nul_bytes_and_lone_surrogates_are_stored_escaped(caplog):

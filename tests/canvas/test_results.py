@@ -160,6 +160,12 @@ def test_errors_come_as_their_own_class_with_the_remote_traceback(database):
         AsyncResult(result.id).get()
 
 
+@pytest.mark.parametrize("run", [run_here, run_queued])
+def test_the_error_of_a_body_shows_the_one_of_the_member_as_it_was_raised(database, run):
+    result = run(chord([fail.s((1,), "x"), identity.s(1)], identity.s()))
+    assert str(result.result).endswith("raised tests.canvas.tasks.Expected('it was to fail', (1,), 'x')")
+
+
 def test_of_ignored_results_get_gives_none(database):
     result = unkept.delay(1)
     run_jobs()
