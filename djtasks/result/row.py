@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 
 from djtasks import encoding, exceptions, states
 from djtasks.exceptions import TaskRevokedError
@@ -45,6 +49,7 @@ class RowReader:
         self._name = name
         self._ignored = ignored
         self._finished: Job | None = None
+        self._seen: Sequence[Job | None] = ()  # the row, or that there is none, once `arefresh` has looked
 
     @property
     def task_id(self) -> str:
@@ -52,13 +57,27 @@ class RowReader:
 
     @property
     def row(self) -> Job | None:
-        """The job's row as it stands now, None if there is none; a finished one is kept."""
-        if self._finished is None:
+        """The job's row as it stands now, None if there is none; a finished one is kept.
+
+        In async code as `arefresh` has seen it; raises SynchronousOnlyOperation if that was not called.
+        """
+        if self._finished is not None:
+            return self._finished
+        try:
             found = Job.objects.only(*FIELDS).filter(pk=self.id).first()
-            if found is None or not found.is_finished:
-                return found
+        except SynchronousOnlyOperation:
+            if not self._seen:
+                raise SynchronousOnlyOperation(
+                    "In async code, ask the database with await result.arefresh() first, or await result.aget()."
+                ) from None
+            return self._seen[0]
+        if found is not None and found.is_finished:
             self._finished = found
-        return self._finished
+        return found
+
+    async def arefresh(self) -> None:
+        """Read the row, awaitable: `state`, `info`, `ready()` and all that it tells can be had in async code then."""
+        self._seen = [await sync_to_async(lambda: self.row)()]
 
     @property
     def state(self) -> str:

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 
@@ -184,6 +185,36 @@ def test_results_can_be_awaited(database, start_worker):
 
     start_worker("-c", "1")
     assert asyncio.run(compose()) == (4, [2, 4])
+
+
+def test_in_async_code_a_handle_tells_what_was_seen_last(database):
+    job = add.delay(1, 2)
+
+    async def look(result):
+        try:
+            with pytest.raises(SynchronousOnlyOperation, match=r"await result\.arefresh"):
+                _ = result.state
+            await result.arefresh()
+            return result.state, result.ready(), result.result
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    assert asyncio.run(look(AsyncResult("nobody knows it"))) == ("PENDING", False, None)
+    assert asyncio.run(look(AsyncResult(job.id))) == ("PENDING", False, None)
+    run_jobs()
+    assert asyncio.run(look(AsyncResult(job.id))) == ("SUCCESS", True, 3)
+
+
+def test_a_handle_that_was_refreshed_looks_again_where_it_can(database):
+    job = add.delay(1, 2)
+
+    async def refresh():
+        await job.arefresh()
+        await sync_to_async(connections.close_all)()
+
+    asyncio.run(refresh())
+    run_jobs()
+    assert job.state == "SUCCESS"
 
 
 def test_eager_results_have_the_same_shape(database):
