@@ -26,6 +26,7 @@ Tree = TypeVar("Tree", bound=Mapping[str, Any])
 ACCUMULATE: Final = "djtasks.accumulate"  # the task that gives the list of a group's results
 TIMING: Final = frozenset({"countdown", "eta", "expires"})  # options of the first jobs alone
 OWN: Final = frozenset({"task_id", "header_id", "link", "link_error", "root_id", "parent_id"})  # those of the whole
+UNLOCK: Final = frozenset({"interval", "max_retries"})  # how Celery polls for a header's end, which nobody does here
 COMPOSED: Final = frozenset({"chain", "group", "chord"})
 
 
@@ -151,18 +152,19 @@ def _group(sig: group) -> Signature:
 
 
 def _chord(sig: chord) -> Signature:
+    options = {name: value for name, value in sig.options.items() if name not in UNLOCK}
     header = _of_members(_flat(sig.tasks))
     body = None if sig.body is None else normal(sig.body)
     if body is None or is_empty(body):
-        if "header_id" in sig.options:
-            header.options["task_id"] = sig.options["header_id"]
-        return _spread(_with_args(_linked(header, sig.options), sig), sig.options)
-    _linked(body, sig.options)  # links that were given before there was a body
+        if "header_id" in options:
+            header.options["task_id"] = options["header_id"]
+        return _spread(_with_args(_linked(header, options), sig), options)
+    _linked(body, options)  # links that were given before there was a body
     tree = _made("chord", header=header.kwargs["tasks"], body=body)
-    tree.options.update({name: sig.options[name] for name in ("task_id", "header_id") if name in sig.options})
-    if "task_id" in sig.options:
-        end(body).options.setdefault("task_id", sig.options["task_id"])
-    return _spread(_with_args(tree, sig), sig.options)
+    tree.options.update({name: options[name] for name in ("task_id", "header_id") if name in options})
+    if "task_id" in options:
+        end(body).options.setdefault("task_id", options["task_id"])
+    return _spread(_with_args(tree, sig), options)
 
 
 def _chunks(sig: chunks) -> Signature:

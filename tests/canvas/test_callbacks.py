@@ -277,6 +277,16 @@ def test_options_of_a_whole_hold_for_each_job_that_names_none(run):
     assert last is not None
 
 
+def test_how_celery_polls_for_the_end_of_a_header_may_be_said(run):
+    polled = {"interval": 1.0, "max_retries": 3}
+    header = [add.s(1, 1), add.s(2, 2)]
+    assert run(chord(header, total.s()), **polled).get(timeout=1) == 6
+    assert run(chain(chord(header, total.s(), **polled), add.s(1))).get(timeout=1) == 7
+    assert run(chord(header, total.s()).set(**polled) | identity.s()).get(timeout=1) == 6
+    assert chord(header, **polled)(total.s(), **polled).id
+    assert "max_retries" not in "".join(Job.objects.values_list("options", flat=True))
+
+
 def test_a_countdown_delays_the_jobs_that_come_first(database):
     result = (group(place.s(), place.s()) | identity.s()).apply_async(countdown=3600)
     run_jobs()
