@@ -11,7 +11,7 @@ from typing import Any, Self
 from djtasks import plan
 from djtasks.canvas.composed import Composed
 from djtasks.canvas.normal import is_empty, normal, unchained
-from djtasks.canvas.signatures import Signature, maybe_signature, short_names, signature
+from djtasks.canvas.signatures import Signature, maybe_signature, operand, part, short_names, signature
 from djtasks.canvas.streaming import stream, taken
 from djtasks.conf import settings
 from djtasks.message import new_id
@@ -71,7 +71,7 @@ class chain(Composed):
         return self.apply_async(args, kwargs) if self.tasks else None
 
     def __or__(self, other: Any) -> Any:
-        if not isinstance(other, Signature):
+        if (other := operand(other)) is None:
             return NotImplemented
         if is_empty(other):
             return self
@@ -132,7 +132,7 @@ class group(Composed):
         return True
 
     def __or__(self, other: Any) -> Any:
-        if not isinstance(other, Signature):
+        if (other := operand(other)) is None:
             return NotImplemented
         return self if is_empty(other) else chord(self, other)
 
@@ -261,7 +261,7 @@ class chord(Composed):
         return made, rest
 
     def __or__(self, other: Any) -> Any:
-        if not isinstance(other, Signature):
+        if (other := operand(other)) is None:
             return NotImplemented
         if is_empty(other):
             return self
@@ -328,8 +328,8 @@ def members(tasks: Sequence[Any]) -> list[Signature]:
         return [each.clone() for each in given.tasks]
     if isinstance(given, Mapping) and not isinstance(given, Signature):
         given = signature(given)
-    several = [given] if isinstance(given, Signature) or not isinstance(given, Iterable) else given
-    return _distinct([maybe_signature(each) for each in several])
+    several = [given] if isinstance(given, (Signature, str)) or not isinstance(given, Iterable) else given
+    return _distinct([part(each) for each in several])
 
 
 def _distinct(sigs: list[Signature]) -> list[Signature]:
@@ -342,13 +342,13 @@ def _distinct(sigs: list[Signature]) -> list[Signature]:
 
 def _is_one(tasks: Sequence[Any]) -> bool:
     """Whether this is one signature or task, and no iterable of them."""
-    return len(tasks) == 1 and (isinstance(tasks[0], Mapping) or not isinstance(tasks[0], Iterable))
+    return len(tasks) == 1 and (isinstance(tasks[0], (Mapping, str)) or not isinstance(tasks[0], Iterable))
 
 
 def _steps(tasks: Sequence[Any]) -> list[Signature]:
     """The steps that a chain is made of: several signatures, or one iterable of them."""
     several = tasks[0] if len(tasks) == 1 and not _is_one(tasks) else tasks
-    return [maybe_signature(each) for each in several]
+    return [part(each) for each in several]
 
 
 def _extended(steps: list[Signature], other: Signature) -> list[Signature]:

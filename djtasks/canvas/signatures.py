@@ -294,11 +294,14 @@ class Signature(dict[str, Any]):
         return AsyncResult(task_id, name=self.task)
 
     def __or__(self, other: Any) -> Any:
-        """`a | b`: first a, then b with its result."""
-        if not isinstance(other, Signature):
+        """`a | b`: first a, then b with its result; a task stands for its `s()`."""
+        if (after := operand(other)) is None:
             return NotImplemented
         empty: Any = self.TYPES["chain"]
-        return empty.empty() | self | other
+        return empty.empty() | self | after
+
+    def __ror__(self, other: Any) -> Any:
+        return NotImplemented if (before := operand(other)) is None else before | self
 
     def __ior__(self, other: Any) -> Any:
         return self.__or__(other)
@@ -361,6 +364,22 @@ def maybe_signature(value: Any) -> Any:
     if value is None or isinstance(value, Signature):
         return value
     return signature(value)
+
+
+def part(value: Any) -> Any:
+    """What a canvas is made of: a signature as it is; of a task, its name, or a dict, the signature.
+
+    Raises TypeError for anything else.
+    """
+    return value if isinstance(value, Signature) else signature(value)
+
+
+def operand(value: Any) -> Any:
+    """What stands beside `|`, as a signature: a task and a dict too; None for what is neither."""
+    if isinstance(value, Mapping):
+        return part(value)
+    made = getattr(value, "s", None)  # of a task, which stands above us
+    return made() if callable(made) else None
 
 
 def with_links(options: Mapping[str, Any] | None) -> dict[str, Any]:

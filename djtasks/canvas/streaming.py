@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from djtasks import plan
 from djtasks.canvas.composed import send
 from djtasks.canvas.normal import frozen, normal
-from djtasks.canvas.signatures import Signature, maybe_signature
+from djtasks.canvas.signatures import Signature, part
 from djtasks.message import new_id
 from djtasks.result import line_of
 
@@ -58,7 +58,7 @@ def taken(tasks: Iterator[Any]) -> list[Signature]:
     while waited <= SLOW:
         asked = time.monotonic()
         try:
-            found.append(maybe_signature(next(tasks)))
+            found.append(part(next(tasks)))
         except StopIteration:
             break
         waited += time.monotonic() - asked

@@ -100,6 +100,49 @@ def test_links_are_kept_once_and_found_at_any_depth():
     assert sig.options["link_error"] == [fail.s()]
 
 
+def test_a_task_or_a_dict_beside_the_operator_stands_for_its_signature():
+    sig = add.s(1, 1)
+    assert (sig | identity).tasks == [sig, identity.s()]
+    assert (identity | sig).tasks == [identity.s(), sig]
+    assert (sig | {"task": "x"}).tasks[1].task == ({"task": "x"} | sig).tasks[0].task == "x"
+    assert (sig | add.s(2) | identity).tasks[2] == identity.s()
+    assert (group(sig, sig) | identity).body == identity.s()
+    assert (chord([sig], identity.s()) | identity).body.tasks == [identity.s()] * 2
+    assert (add.chunks([(1, 1)], 1) | identity).body == identity.s()
+
+
+@pytest.mark.parametrize("other", [5, None, "text", [add.s(1, 1)]], ids=repr)
+def test_nothing_else_stands_beside_the_operator(other):
+    for sig in (add.s(1, 1), chain(add.s(1, 1)), group(add.s(1, 1)), chord([add.s(1, 1)], identity.s())):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            sig | other
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other | sig
+
+
+@pytest.mark.parametrize("wrong", [5, None, object], ids=repr)
+def test_what_is_no_signature_is_refused_when_a_canvas_is_made_of_it(wrong):
+    for make in (
+        lambda: chain(wrong),
+        lambda: chain(add.s(1, 1), wrong),
+        lambda: chain([add.s(1, 1), wrong]),
+        lambda: group(wrong),
+        lambda: group(add.s(1, 1), wrong),
+        lambda: group(each for each in [wrong]),
+        lambda: chord(wrong, identity.s()),
+        lambda: chord([add.s(1, 1), wrong], identity.s()),
+        lambda: chord((each for each in [wrong]), identity.s()).apply_async(),
+    ):
+        with pytest.raises(TypeError, match="Neither a signature nor a task"):
+            make()
+
+
+def test_a_text_is_the_name_of_one_task():
+    assert [each.task for each in chain("some.task").tasks] == ["some.task"]
+    assert [each.task for each in group("some.task", "other").tasks] == ["some.task", "other"]
+    assert [each.task for each in group("some.task").tasks] == ["some.task"]
+
+
 def test_freezing_gives_the_id_of_the_job_and_gives_it_once():
     sig = add.s(1, 1)
     result = sig.freeze()
