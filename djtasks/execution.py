@@ -112,7 +112,8 @@ class Execution:
             if outcome.state in follow_ups.FAILED:
                 return follow_ups.completed_failure(outcome, options)
             self.error = error
-            return follow_ups.completed_failure(replace(self._failed(error), seconds=outcome.seconds), options)
+            failed = replace(self._failed(error), seconds=outcome.seconds, sent=outcome.sent)
+            return follow_ups.completed_failure(failed, options)
 
     def _resolve(self) -> Task[Any, Any]:
         if self.delivery.malformed:

@@ -173,6 +173,7 @@ def _without_run(outcome: Outcome, sig: Mapping[str, Any], index: int | None = N
         result=None,
         counts=None,
         follow_ups=(),
+        sent=(),
         stands_for=tuple(options.get("stands_for") or ()),
     )
 

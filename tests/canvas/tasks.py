@@ -181,6 +181,12 @@ def starts_in_later():
 
 
 @shared_task
+def starts_in_later_and_fails():
+    add.apply_async((1, 2), queue="later")
+    raise Expected("after it has sent a job")
+
+
+@shared_task
 def starts_a_group():
     group(add.s(1, 2), add.s(3, 4)).apply_async()
 
@@ -268,6 +274,11 @@ def big(size):
 def route_that_raises(name, args, kwargs, options, task=None, **more):
     """A router that fails for one task."""
     return {"queue": 1 // 0} if name == add.name else None
+
+
+def route_for_other_queues_raises(name, args, kwargs, options, task=None, **more):
+    """A router that fails for what names no queue of its own."""
+    return None if options.get("queue") else {"queue": 1 // 0}
 
 
 @shared_task(bind=True)

@@ -21,9 +21,11 @@ from tests.canvas.tasks import (
     fail,
     follows,
     identity,
+    route_for_other_queues_raises,
     starts_a_chain,
     starts_a_group,
     starts_in_later,
+    starts_in_later_and_fails,
     total,
     unkept,
 )
@@ -404,6 +406,22 @@ def test_children_that_wait_in_their_queue_are_there_once_the_job_has_ended(data
     assert [each.children for each in result.parent if each.children] == [[result]]
     run_jobs()
     assert sorted(value for _each, value in first.collect() if isinstance(value, int)) == [1, 1, 2, 3, 6]
+
+
+def test_what_a_task_has_sent_before_it_failed_is_its_child_and_no_child_of_those_that_never_ran(database):
+    result = chain(starts_in_later_and_fails.si(), identity.s(), identity.s()).delay()
+    run_jobs("default")
+    known = set(Job.objects.exclude(queue="later").values_list("pk", flat=True))
+    started = [[each.id for each in job.children if each.id not in known] for job in (result.parent.parent, result)]
+    assert [len(ids) for ids in started] == [1, 0]
+
+
+def test_what_a_task_has_sent_is_its_child_though_its_next_step_cannot_be_sent(database, settings):
+    result = chain(starts_in_later.si(), add.si(1, 1)).delay()
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_ROUTES": route_for_other_queues_raises}
+    run_jobs("default")
+    assert result.parent.state == "FAILURE"
+    assert len([each for each in result.parent.children if each.id != result.id]) == 1
 
 
 def test_what_a_task_sends_is_its_child_while_that_waits(database):
