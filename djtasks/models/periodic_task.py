@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Self
@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy as _
 
 from djtasks import encoding
 from djtasks.conf import settings
-from djtasks.models import definition, statements
+from djtasks.models import advancing, definition, statements
+from djtasks.models.advancing import Step
 from djtasks.models.fields import UTCDateTimeField, aware, utc_now
 from djtasks.models.managers import AppManager
 from djtasks.schedules import Series, as_schedule, from_text, to_text, zone_named
@@ -63,14 +64,29 @@ class PeriodicTaskQuerySet(models.QuerySet["PeriodicTask"]):
         recent = models.Q(last_run_at__gt=moment) | models.Q(changed_at__gt=moment)
         return self.live().filter(recent)
 
+    def advance(self, steps: Sequence[Step]) -> set[int]:
+        """Take those steps whose rows stand where they start. Returns the keys of the rows."""
+        return advancing.advance(self, steps) if steps else set()
+
+    def break_down(self, step: Step, problem: str) -> bool:
+        """Note why a row cannot run, if it stands where `step` starts: nothing more comes of it until it is edited."""
+        row = self.filter(pk=step.pk, next_run_at=step.due, changed_at=step.changed_at)
+        return row.update(next_run_at=None, problem=problem) == 1
+
     def reckon(self, now: datetime) -> int:
-        """Set the next run of all of these anew, strictly later than `now`. Returns how many there are."""
+        """Set the next run of all of these anew, strictly later than `now`. Returns of how many it is another."""
+        ids = list(self.values_list("pk", flat=True))  # first: MySQL locks each row that it looks at
+        if not ids:
+            return 0
+        count = 0
         with transaction.atomic(using=self.db):
-            rows = list(self.select_for_update().order_by("pk"))
-            for row in rows:
+            for row in self.filter(pk__in=ids).select_for_update().order_by("pk"):
+                before = row.next_run_at, row.problem
                 row.reckon(now)
-                self._write(row.pk, next_run_at=row.next_run_at, problem=row.problem, changed_at=now)
-        return len(rows)
+                if (row.next_run_at, row.problem) != before:
+                    self._write(row.pk, next_run_at=row.next_run_at, problem=row.problem, changed_at=now)
+                    count += 1
+        return count
 
     def update(self, **values: Any) -> int:
         """Django's; a change of the definition takes effect as with `save()`, so it costs a statement a row then."""
