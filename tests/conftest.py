@@ -167,16 +167,19 @@ def worker_environment(djtasks_settings):
 
 @pytest.fixture
 def start_worker(database, settings, tmp_path):
-    """Start real workers on the test's database: `start_worker("-c", "2", DJTASKS_SETTING=…)`."""
+    """Start real workers on the test's database: `start_worker("-c", "2", DJTASKS_SETTING=…)`.
+
+    `command="runbeat"` starts that.
+    """
     started = []
 
-    def start(*arguments, env=None, wait=True, **djtasks_settings):
+    def start(*arguments, command="runworker", env=None, wait=True, **djtasks_settings):
         chosen = {**settings.DJTASKS, "WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0, **djtasks_settings}
         environment = worker_environment(chosen) | (env or {})
         log = tmp_path / f"worker{len(started)}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "django", "runworker", *arguments],
+                [sys.executable, "-m", "django", command, *arguments],
                 env=environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -1,7 +1,8 @@
 """The process that keeps the worker: it runs no user code, so nothing of the user's can stall it.
 
 It beats for all children, rescues what dead ones held, watches the other workers' beats, makes due
-jobs ready, sends what was left in the outbox and prunes. Beat (the scheduler) has its place in `Keeper.turn`.
+jobs ready, sends what was left in the outbox and prunes. Beat, which sends what schedules are due, runs in a thread
+beside it: routers and signals are the user's code.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from django.db.models import F, Q
 
 import djtasks
 from djtasks import follow_ups, outbox, signals, states
+from djtasks.beat import Beat
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
@@ -92,6 +94,7 @@ class Keeper:
         self.options = options
         self.broker = get_broker()
         self.ledger = Ledger(self.broker, self.owner)
+        self.beat = Beat() if options.beat else None
         self.stopping = False
         self._say = say
         self._losses: list[Loss] = [Loss(f"{worker}.k{each}", known=False) for each in range(number)]
@@ -211,7 +214,7 @@ class Keeper:
         self.slots.beat()
         processed, failed = self.slots.counts()
         row = Worker.objects.filter(pk=self.worker)
-        row.update(processed=processed, failed=failed)
+        row.update(processed=processed, failed=failed, scheduler_at=self.beat.woke_at if self.beat else None)
         if not self.broker.transactional:
             row.update(beat=F("beat") + 1, beat_at=utc_now())
         signals.heartbeat_sent.notify(sender=self)
@@ -353,10 +356,21 @@ def _why(delivery: Delivery) -> str:
 
 
 def run_keeper(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None = None) -> None:
-    """Loop until told to stop. `source` is the descriptor on which the supervisor's words come, a JSON line each.
+    """Loop until told to stop, with beat beside it. `source`: where the supervisor's words come, a JSON line each.
 
     At its end the supervisor is gone, and so are we; with `at_end`, that is called and the loop goes on.
     """
+    if keeper.beat is not None:
+        keeper.beat.start()
+    try:
+        _keep(keeper, source, at_end)
+    finally:
+        if keeper.beat is not None:
+            keeper.beat.stop()
+    keeper.finish()
+
+
+def _keep(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None) -> None:
     rest = b""
     while not keeper.stopping:
         keeper.turn()
@@ -369,7 +383,6 @@ def run_keeper(keeper: Keeper, source: int | None, at_end: Callable[[], object] 
                 keeper.hear(json.loads(line))
             if not data:
                 if at_end is None:
-                    break
+                    return
                 at_end()
                 source = None
-    keeper.finish()
