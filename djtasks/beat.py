@@ -29,7 +29,7 @@ from django.db import (
     transaction,
 )
 
-from djtasks import outbox, signals, states
+from djtasks import code_schedules, outbox, signals, states
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import check_sizes
@@ -176,11 +176,10 @@ class Beat:
         was_set_back = self.clock.look()
         now = self.clock.now()
         if not self._has_begun:
-            PeriodicTask.objects.unreckoned().reckon(now)
-            PeriodicTask.objects.broken().reckon(now)  # a deployment may have cured what broke them
-        if was_set_back or not self._has_begun:
-            self._put_right(now)
+            self._begin(now)
             self._has_begun = True
+        elif was_set_back:
+            self._put_right(now)
         soon = PeriodicTask.objects.due(now + AHEAD).values_list("pk", "next_run_at", "changed_at")[:MOST_READY]
         standing = {pk: (due, changed_at) for pk, due, changed_at in soon}
         self._ready = {
@@ -191,6 +190,13 @@ class Beat:
         heapq.heapify(self._queue)
         self._next_look = time.monotonic() + LOOK_EVERY
         self.woke_at = now
+
+    def _begin(self, now: datetime) -> None:
+        """Bring the rows up to date: to what stands in the code, and to what has happened while no beat ran."""
+        self._put_right(now)
+        PeriodicTask.objects.unreckoned().reckon(now)
+        PeriodicTask.objects.broken().reckon(now)  # a deployment may have cured what broke them
+        code_schedules.sync()
 
     def _put_right(self, now: datetime) -> None:
         """The clock has been set back: intervals go on from now. A crontab waits, unless that would be too long."""

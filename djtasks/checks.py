@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,20 +10,21 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.db import connections
 
-from djtasks import conf, registry, routing
+from djtasks import code_schedules, conf, registry, routing
 from djtasks.brokers import broker_for, get_broker
 from djtasks.conf import settings
 from djtasks.declare import OPTIONS
-from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, ParseException
+from djtasks.schedules import zone_named
 from djtasks.task import Task
 
 SETTINGS_PAGE = "The settings are described in docs/settings.md of djtasks."
+SCHEDULES_PAGE = "Schedules are described in docs/schedules.md of djtasks."
 RESERVED = frozenset(
     {
         "TASK_TIME_LIMIT",
         "TASK_SOFT_TIME_LIMIT",
         "WORKER_MAX_MEMORY_PER_CHILD",
-        "BEAT_SCHEDULE",
         "TASK_DEFAULT_RATE_LIMIT",
         "ERROR_EMAILS",
         "TRACE_ENQUEUE",
@@ -54,7 +56,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         for name in sorted(RESERVED & given.keys())
         if given[name] != conf.DEFAULTS[name]
     ]
-    return [*messages, *(_check_database() or _check_broker()), *_check_routes(), *_check_mail()]
+    return [*messages, *(_check_database() or _check_broker()), *_check_routes(), *_check_mail(), *_check_timezone()]
 
 
 def _check_database() -> list[checks.CheckMessage]:
@@ -96,6 +98,44 @@ def _check_mail() -> list[checks.CheckMessage]:
             id="djtasks.E006",
         )
     ]
+
+
+def _check_timezone() -> list[checks.CheckMessage]:
+    try:
+        zone_named(settings.TIMEZONE or django_settings.TIME_ZONE)
+    except ParseException as error:
+        return [checks.Error(f"DJTASKS['TIMEZONE']: {error}", hint=SETTINGS_PAGE, id="djtasks.E009")]
+    return []
+
+
+@checks.register("djtasks")
+def check_schedules(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Schedules that stand in the code can be used, and name tasks that there are."""
+    if check_settings():
+        return []
+    entries = code_schedules.entries()
+    errors: list[checks.CheckMessage] = [
+        checks.Error(problem.text, hint=problem.hint or SCHEDULES_PAGE, id="djtasks.E010")
+        for entry in entries
+        for problem in code_schedules.problems(entry)
+    ]
+    unknown = [
+        (entry, entry.given["task"])
+        for entry in entries
+        if isinstance(entry.given, Mapping)
+        and isinstance(entry.given.get("task"), str)
+        and registry.find(entry.given["task"]) is None
+    ]
+    return [*errors, *(_unknown_task(entry, task) for entry, task in unknown)]
+
+
+def _unknown_task(entry: code_schedules.Entry, task: str) -> checks.CheckMessage:
+    close = get_close_matches(task, registry.names(), n=1)
+    return checks.Warning(
+        f"{entry.where} names the task {task!r}, which is not registered here.",
+        hint=f"Did you mean {close[0]!r}?" if close else "Is its module in AUTODISCOVER_MODULES or IMPORTS?",
+        id="djtasks.W006",
+    )
 
 
 @checks.register("djtasks")

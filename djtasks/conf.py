@@ -119,6 +119,8 @@ EXPECTED: Mapping[str, Kind] = MappingProxyType(
         "TASK_ALWAYS_EAGER": _BOOLEAN,
         "TASK_EAGER_PROPAGATES": _BOOLEAN,
         "MAX_MESSAGE_BYTES": _COUNT,
+        "BEAT_SCHEDULE": _MAPPING,
+        "TIMEZONE": _or_none(_TEXT),
         "UNKNOWN_TASK_GRACE": ("a number of seconds", lambda value: _is_number(value) and value >= 0),
         "EMAIL_BACKEND": _TEXT,
         "RUNSERVER_WORKER": _or_none(_BOOLEAN),

@@ -140,5 +140,5 @@ def test_a_route_with_a_misspelt_key_is_an_error(settings):
 
 
 def test_a_setting_that_does_nothing_yet_is_told(settings):
-    ((which, text, _),) = said(settings, BEAT_SCHEDULE={"nightly": {}})
-    assert (which, text) == ("djtasks.W003", "DJTASKS['BEAT_SCHEDULE'] does nothing in this version.")
+    ((which, text, _),) = said(settings, TRACE_ENQUEUE=True)
+    assert (which, text) == ("djtasks.W003", "DJTASKS['TRACE_ENQUEUE'] does nothing in this version.")

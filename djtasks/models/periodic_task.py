@@ -53,7 +53,7 @@ class PeriodicTaskQuerySet(models.QuerySet["PeriodicTask"]):
 
     def from_code(self) -> Self:
         """Written by settings or beside tasks, not in the admin."""
-        return self.filter(source__in=(PeriodicTask.Source.SETTINGS, PeriodicTask.Source.TASK))
+        return self.exclude(source=PeriodicTask.Source.ADMIN)
 
     def unreckoned(self) -> Self:
         """Enabled, and yet without a next run: ended, or written past the model, as a fixture is."""
