@@ -31,7 +31,8 @@ def tick_id(name: str, tick: datetime) -> str:
 
 def message_of_tick(row: PeriodicTask, tick: datetime) -> Message:
     """The message for the tick of `row` at `tick`. Raises what a task's `apply_async` does, and what a router does."""
-    return replace(message_of(row, tick), id=tick_id(row.name, tick), check=True)
+    countdown = random.uniform(0, row.jitter) if row.jitter else None
+    return replace(message_of(row, tick), id=tick_id(row.name, tick), countdown=countdown, check=True)
 
 
 def message_of(row: PeriodicTask, time: datetime) -> Message:
@@ -48,6 +49,5 @@ def _options(row: PeriodicTask, time: datetime) -> dict[str, Any]:
         "queue": row.queue or None,
         "priority": row.priority,
         "expires": None if row.expires is None else time + timedelta(seconds=row.expires),
-        "countdown": random.uniform(0, row.jitter) if row.jitter else None,
         "headers": {**headers, "periodic_task_name": row.name, "scheduled_for": time.isoformat()},
     }

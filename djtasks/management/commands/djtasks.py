@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from djtasks import encoding, registry
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, MalformedMessage
+from djtasks.management import schedules
+from djtasks.management.tables import printable, table, time_and_age
 from djtasks.masking import MASK, masked_call, masked_text
 from djtasks.message import Delivery, Message
 
@@ -30,11 +31,13 @@ examples:
   manage.py djtasks inspect waiting mail        what is ready in the queue 'mail', in the order in which it will run
   manage.py djtasks inspect scheduled mail      what waits there for its time, the next first
   manage.py djtasks inspect waiting mail --offset 100 --limit 20 --args
+  manage.py djtasks schedule list               the schedules, the next to run first
+  manage.py djtasks schedule run nightly        one job of the schedule 'nightly', now
+  manage.py djtasks schedule disable nightly    until: schedule enable nightly
 """
 MOST_AT_ONCE: Final = 10_000  # jobs
 FARTHEST: Final = 10**9  # jobs that may be skipped
 LONGEST_ARGUMENTS: Final = 200  # characters of a line
-UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"))  # seconds
 EMPTY: Final = QueueSize(ready=0, scheduled=0, running=0)
 
 Subcommands = Any  # what add_subparsers returns; argparse gives it no public name
@@ -45,7 +48,7 @@ class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 class Command(BaseCommand):
-    help = "Look at the queues of djtasks."
+    help = "Look at the queues and the schedules of djtasks."
     requires_system_checks: list[str] = []  # to look is safe, whatever is wrong elsewhere
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,7 @@ class Command(BaseCommand):
         subcommands = self._with_subcommands(parser)
         self._add_queues(subcommands)
         self._add_inspect(subcommands)
+        self._add_schedule(subcommands)
 
     def _with_subcommands(self, parser: argparse.ArgumentParser) -> Subcommands:
         """Let `parser` have subcommands; without one it prints its help."""
@@ -103,7 +107,7 @@ class Command(BaseCommand):
             return
         size = broker.sizes().get(given["queue"], EMPTY)
         total = size.scheduled if scheduled else size.ready
-        where = f"{'scheduled' if scheduled else 'ready'} in '{_printable(given['queue'])}'"
+        where = f"{'scheduled' if scheduled else 'ready'} in '{printable(given['queue'])}'"
         paused = ", which is paused" if size.paused else ""
         if deliveries:
             last = offset + len(deliveries)
@@ -112,6 +116,33 @@ class Command(BaseCommand):
         else:
             after = f" after the first {offset}; there are {total} in all" if offset else ""
             self.stdout.write(f"Nothing is {where}{paused}{after}.")
+
+    def _add_schedule(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "schedule", help="The schedules: when they run, and to run, pause or resume one."
+        )
+        questions = self._with_subcommands(parser)
+        listing = questions.add_parser("list", help="All schedules, the next to run first.")
+        listing.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
+        listing.set_defaults(answer=self._list_schedules)
+        for name, (act, text) in schedules.ACTIONS.items():
+            action = questions.add_parser(name, help=text)
+            action.add_argument("name", metavar="NAME")
+            action.set_defaults(answer=partial(self._act_on_schedule, act))
+
+    def _list_schedules(self, given: Mapping[str, Any]) -> None:
+        rows = schedules.in_order()
+        if given["json"]:
+            self._print_json([schedules.as_json(row) for row in rows])
+        elif not rows:
+            self.stdout.write("There are no schedules.")
+        else:
+            self._print_table(schedules.HEAD, [schedules.as_cells(row) for row in rows])
+            for text in schedules.remarks(rows):
+                self.stdout.write(text)
+
+    def _act_on_schedule(self, act: Callable[[str], str], given: Mapping[str, Any]) -> None:
+        self.stdout.write(act(given["name"]))
 
     def _print_jobs(self, deliveries: Sequence[Delivery], *, first: int, scheduled: bool, with_arguments: bool) -> None:
         columns = [
@@ -124,7 +155,7 @@ class Command(BaseCommand):
         self._print_table(["#", *(name for name, _ in columns)], rows)
 
     def _print_table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self.stdout.write("\n".join(_table(head, rows)))
+        self.stdout.write("\n".join(table(head, rows)))
 
     def _print_json(self, value: object) -> None:
         self.stdout.write(json.dumps(value, indent=2))
@@ -224,53 +255,13 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat() if moment else None
 
 
-def _time(moment: datetime | None) -> str:
-    """'2026-01-02T03:04:05+00:00 (3 min ago)'."""
-    if moment is None:
-        return "-"
-    return f"{moment.astimezone(UTC).isoformat(timespec='seconds')} ({_distance(moment)})"
-
-
-def _distance(moment: datetime) -> str:
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    size, unit = next((each for each in UNITS if abs(seconds) >= each[0]), (1, "s"))
-    span = f"{int(abs(seconds) // size)} {unit}"
-    return f"{span} ago" if seconds >= 0 else f"in {span}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines with aligned columns, numbers to the right."""
-    cells = [list(head), *([_printable(str(value)) for value in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    is_number = [isinstance(value, int) for value in rows[0]]
-    return [
-        "  ".join(
-            " " * (width - _width(cell)) + cell if right else cell + " " * (width - _width(cell))
-            for cell, width, right in zip(line, widths, is_number, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-
-
-def _printable(text: str) -> str:
-    """`text` without what a terminal would obey."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _width(text: str) -> int:
-    """The columns that `text` takes on a terminal."""
-    return sum(
-        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
-    )
-
-
 Column = tuple[str, Callable[[Delivery], object]]
 COLUMNS: Final[Sequence[Column]] = (
     ("id", lambda delivery: delivery.id),
     ("task", lambda delivery: delivery.message.task),
     ("priority", lambda delivery: delivery.message.priority),
-    ("enqueued", lambda delivery: _time(delivery.created_at)),
+    ("enqueued", lambda delivery: time_and_age(delivery.created_at)),
 )
-DUE: Final[Column] = ("due", lambda delivery: _time(delivery.message.eta))
+DUE: Final[Column] = ("due", lambda delivery: time_and_age(delivery.message.eta))
 SO_FAR: Final[Column] = ("so far", _so_far)
 ARGUMENTS: Final[Column] = ("arguments", lambda delivery: _arguments_as_text(delivery.message))
