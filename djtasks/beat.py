@@ -32,13 +32,13 @@ from django.db import (
 from djtasks import code_schedules, outbox, signals, states
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
-from djtasks.brokers.base import check_sizes
 from djtasks.conf import settings
 from djtasks.due import turn_of
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message
 from djtasks.models import Job, Outbox, PeriodicTask, statements
 from djtasks.models.advancing import Step
+from djtasks.outbox import check_sizes
 from djtasks.periodic import message_of_tick
 from djtasks.schedules import from_text
 from djtasks.schedules import schedule as interval
@@ -282,10 +282,10 @@ class Beat:
             mine = PeriodicTask.objects.advance([each.step for each in chosen])
             sent = [each for each in chosen if each.row.pk in mine]
             together = [message for each in sent if each.row.overlap for message in each.messages]
-            outbox.send(together, using=settings.DATABASE, on_commit="outbox")
+            outbox.send(together, using=settings.DATABASE, on_commit="outbox", checked=True)
             for each in sent:
                 if not each.row.overlap:  # alone, so that its row in the outbox has the job's id
-                    outbox.send(each.messages, using=settings.DATABASE, on_commit="outbox")
+                    outbox.send(each.messages, using=settings.DATABASE, on_commit="outbox", checked=True)
         self._look_in_time_for(each.step.next for each in sent)
         return sent
 
