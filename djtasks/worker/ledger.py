@@ -11,23 +11,21 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections
 
-from djtasks import follow_ups, outbox, states
+from djtasks import follow_ups, states
 from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
-from djtasks.models import Job, JobGroup, statements
-from djtasks.models.attempts import attempts_after
-from djtasks.models.fields import utc_now
-from djtasks.models.job import message_of
+from djtasks.models import Job, statements
+from djtasks.worker.entry import Entry, Writer, overtaken
 
 logger = logging.getLogger("djtasks.ledger")
 
@@ -68,14 +66,13 @@ class Ledger:
         self.broker = broker
         self.worker = worker
         self._wake = wake
-        self._wants = wants
+        self._writer = Writer(broker, worker, wants)
         self._take = take
         self._room = threading.Condition()
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
-        self._leasing: list[Delivery] = []  # in the transaction that is being written
         self._untold: dict[str, Delivery] = {}  # leased by us, which the broker need not know yet
         self._untold_since = 0.0
         # Recorded, but not yet told to the broker:
@@ -125,7 +122,7 @@ class Ledger:
         if self.broker.transactional or not doubtful:
             return list(deliveries)
         with _named():
-            again = self._overtaken(doubtful)
+            again = overtaken(doubtful)
             ended = set(
                 Job.objects.settled().filter(pk__in=[each.id for each in doubtful]).values_list("pk", flat=True)
             )
@@ -233,123 +230,26 @@ class Ledger:
     def _store_with_tries(self, outcomes: Sequence[Outcome]) -> None:
         for attempt in range(1, TRIES + 1):
             try:
-                self._write(outcomes)
+                entry = self._writer.write(outcomes, self._untold)
             except (OperationalError, InterfaceError, BrokerUnavailable) as error:
                 connections[settings.DATABASE].close_if_unusable_or_obsolete()
                 if attempt == TRIES:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
             else:
+                self._keep(entry)
                 return
 
-    def _write(self, outcomes: Sequence[Outcome]) -> None:
-        self._leasing = []
-        if len(outcomes) != 1 or not self._hand_over(outcomes[0]):
-            self._write_all(outcomes)
-        if self._leasing:
+    def _keep(self, entry: Entry) -> None:
+        """What an entry leaves to be done outside of its transaction."""
+        self._ended += entry.ended
+        self._again += entry.again
+        self._back += entry.back
+        if entry.leased:
             if not self.broker.transactional:
                 self._untold_since = self._untold_since if self._untold else time.monotonic()
-                self._untold.update((each.id, each) for each in self._leasing)
-            self._take(self._leasing)
-
-    def _hand_over(self, outcome: Outcome) -> bool:
-        """Record a step and lease the next one to ourselves by one statement, where there is one for that."""
-        if not _is_step(outcome) or not (self.broker.transactional or outcome.delivery.id in self._untold):
-            return False
-        wanted = self._wants(outcome.follow_ups)
-        written = Job.objects.all().hand_over(outcome, self.worker) if wanted else set()
-        if outcome.delivery.id not in written:
-            return False
-        self._leasing = [Delivery(each, self.worker, 1) for each in wanted if each.id in written]
-        if not self._leasing:
-            _send([replace(each, check=True) for each in wanted])
-        self._ended.append(outcome.delivery)
-        return True
-
-    def _write_all(self, outcomes: Sequence[Outcome]) -> None:
-        final = [each for each in outcomes if each.state in states.SETTLED and not each.forget]
-        is_plain = len(final) == len(outcomes) and not any(map(_has_consequences, final))
-        write = self._write_rows if self.broker.transactional else self._store_rows
-        with nullcontext() if is_plain else transaction.atomic(using=settings.DATABASE):
-            again = write(outcomes, final)  # one statement is its own transaction
-        self._again += again
-        rescheduled = {delivery.id for delivery, _message in again}
-        for each in outcomes:
-            if _is_given_back(each):
-                self._back.append(each)
-            elif each.delivery.id not in rescheduled:
-                self._ended.append(each.delivery)
-
-    def _write_rows(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> list[tuple[Delivery, Message]]:
-        """The queue is the job table: the rows are there, and a retry is one change of its row."""
-        self._settle(final, Job.objects.record(self.worker, final))
-        retries = [each for each in outcomes if each.next is not None]
-        now = statements.now(connections[settings.DATABASE]) if retries else None
-        for outcome in sorted(retries, key=lambda each: each.delivery.id):
-            if now is not None:
-                Job.objects.record_retry(outcome, now)
-        for outcome in outcomes:
-            if outcome.forget:
-                Job.objects.held(outcome.delivery).delete()
-        return []
-
-    def _store_rows(self, outcomes: Sequence[Outcome], final: Sequence[Outcome]) -> list[tuple[Delivery, Message]]:
-        """The queue is elsewhere: rows may have to be made. Returns the retries that are to be put in their place."""
-        retries = [each for each in outcomes if each.next is not None]
-        lasting = [*final, *retries]
-        foreign = self._settle(lasting, Job.objects.all().store(lasting))
-        if forgotten := [each.delivery.id for each in outcomes if each.forget]:
-            unended = Job.objects.exclude(state__in=states.SETTLED)
-            unended.filter(pk__in=forgotten, worker__in=(self.worker, "")).delete()
-        if back := [each.delivery.id for each in outcomes if each.seconds is not None and _is_given_back(each)]:
-            Job.objects.running().filter(worker=self.worker, pk__in=back).update(
-                state=states.PENDING, worker="", started_at=None
-            )
-        others = {each.delivery.id for each in foreign}
-        return [
-            *((_with_attempt(each), each.next) for each in retries if each.next and each.delivery.id not in others),
-            *self._overtaken([each.delivery for each in foreign]),
-        ]
-
-    def _overtaken(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
-        """Those whose row waits with a later try or claim than theirs, with that: the queue does not know of it.
-
-        It was recorded and did not reach the queue, or the server came back with an older file.
-        """
-        rows = {row.pk: row for row in Job.objects.waiting().filter(pk__in=[each.id for each in deliveries])}
-        return [
-            (replace(each, attempts=row.attempts or each.attempts), message_of(row))
-            for each in deliveries
-            if (row := rows.get(each.id)) is not None and (row.retries, row.token) > (each.message.retries, each.token)
-        ]
-
-    def _settle(self, outcomes: Sequence[Outcome], new: set[str]) -> list[Outcome]:
-        """Do what follows from outcomes that are recorded now, or were before. Returns those of other workers."""
-        accepted = [each for each in outcomes if each.delivery.id in new]
-        rest = [each for each in outcomes if each.delivery.id not in new]
-        before = Job.objects.recorded(rest) if rest else set()
-        foreign = [each for each in rest if each.delivery.id not in before]
-        for each in foreign:
-            logger.warning("Job %s belongs to another worker by now: outcome dropped", each.delivery.id)
-        following = [message for each in accepted for message in each.follow_ups]
-        following += [replace(m, check=True) for each in rest if each.delivery.id in before for m in each.follow_ups]
-        if consequential := [each for each in accepted if _has_consequences(each)]:
-            bodies = _conclude(consequential)
-            if not self.broker.transactional:
-                Job.objects.all().add_children(bodies)
-            following += bodies
-        self._lease([each for each in accepted if len(each.follow_ups) == 1])
-        if self._leasing:
-            here = {each.id for each in self._leasing}
-            following = [message for message in following if message.id not in here]
-        if following:
-            _send(sorted(following, key=lambda message: message.id))
-        return foreign
-
-    def _lease(self, outcomes: Sequence[Outcome]) -> None:
-        """Lease to ourselves what would come here next anyhow. (What one outcome spreads is for all workers.)"""
-        wanted = self._wants([outcome.follow_ups[0] for outcome in outcomes])
-        self._leasing = Job.objects.all().take(wanted, self.worker)
+                self._untold.update((each.id, each) for each in entry.leased)
+            self._take(entry.leased)
 
     def _tell_broker(self) -> None:
         """Acknowledge, put in place and give back what is recorded; what the broker does not take stays for later."""
@@ -386,46 +286,9 @@ def _named() -> Iterator[None]:
         raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
 
 
-def _is_given_back(outcome: Outcome) -> bool:
-    return outcome.next is None and outcome.state not in states.SETTLED
-
-
-def _is_step(outcome: Outcome) -> bool:
-    """Whether it has succeeded, and one job follows from that and nothing else."""
-    others = (outcome.counts, outcome.grows, outcome.also, outcome.stands_for, outcome.groups, outcome.forget)
-    return outcome.state == states.SUCCESS and len(outcome.follow_ups) == 1 and not any(others)
-
-
-def _has_consequences(outcome: Outcome) -> bool:
-    """Whether more than the one row changes with it."""
-    return bool(
-        outcome.follow_ups or outcome.counts or outcome.grows or outcome.also or outcome.stands_for or outcome.groups
-    )
-
-
-def _conclude(outcomes: Sequence[Outcome]) -> list[Message]:
-    """End what ends with these outcomes, count them in their groups. Returns what follows the groups that are done."""
-    also = [other for each in outcomes for other in each.also]
-    Job.objects.all().store(also)
-    Job.objects.all().end_replaced([each for each in (*outcomes, *also) if each.stands_for])
-    JobGroup.objects.all().begin([group for each in outcomes for group in each.groups])
-    ended = [(each.counts, (each.stands_for or (each.delivery.id,))[0]) for each in outcomes if each.counts]
-    grown = [each.grows for each in outcomes if each.grows]
-    return JobGroup.objects.all().count_down(ended, grown) if ended or grown else []
-
-
-def _send(messages: Sequence[Message]) -> None:
-    """Send what follows, with the transaction. Its size was looked at in the run, or when its group was stored."""
-    outbox.send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
-
-
 def _begun(each: _Begun) -> Outcome:
     """A job that runs, in the form of an outcome."""
     return Outcome(delivery=each.delivery, state=states.STARTED, seconds=time.monotonic() - each.since)
-
-
-def _with_attempt(outcome: Outcome) -> Delivery:
-    return replace(outcome.delivery, attempts=attempts_after(outcome, utc_now()))
 
 
 def _portion(gathered: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
