@@ -21,6 +21,7 @@ class Plan:
     trips: int = 100  # with a result
     members: int = 1_000  # of a chord
     steps: int = 100  # of a chain
+    schedules: int = 10_000  # due in the same second
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ FIGURES: Final = (
     Figure("round trip with the result, p50, ms", "round_trip", False, 1, percentile(50)),
     Figure("chord of 1,000, ms", "chord", False, 0),
     Figure("chain of 100, ms", "chain", False, 0),
+    Figure("10,000 schedules due at once: sent, p50, ms", "tick_sent", False, 0, percentile(50)),
+    Figure("10,000 schedules due at once: sent, p99, ms", "tick_sent", False, 0, percentile(99)),
+    Figure("10,000 schedules due at once: begun, p99, ms", "tick_begun", False, 0, percentile(99)),
 )
 
 

@@ -57,9 +57,12 @@ class Bench:
 
     def send_many(self, jobs: int) -> None:
         """Enqueue `jobs` jobs in the peer's fastest way."""
-        numbers = [next(self._numbers) for _ in range(jobs)]
+        self.peer.send_many(self.numbers(jobs))
+
+    def numbers(self, jobs: int) -> list[int]:
+        """The numbers of `jobs` jobs that are sent by somebody else."""
         self.sent += jobs
-        self.peer.send_many(numbers)
+        return [next(self._numbers) for _ in range(jobs)]
 
     def start_worker(self) -> WorkerProcess:
         """Start the worker anew. It begins with what waits as soon as it is up."""

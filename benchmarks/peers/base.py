@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 CHILDREN = 2  # processes that run jobs, the same for all peers
@@ -16,6 +17,7 @@ class Peer(ABC):
 
     results: ClassVar[bool] = True  # whether `result` can be asked
     composes: ClassVar[bool] = False  # whether `chord` and `chain` can
+    schedules: ClassVar[bool] = False  # whether `schedule` can
 
     def prepare(self) -> None:
         """Leave empty queues, whatever a run that was killed has left."""
@@ -42,6 +44,14 @@ class Peer(ABC):
 
     def chain(self, steps: int) -> int:
         """Run `steps` jobs, each of which adds 1 to the result of the one before; return the last result."""
+        raise NotImplementedError
+
+    def schedule(self, numbers: Sequence[int], seconds: float) -> datetime:
+        """Make a schedule of one a minute for each number, all due in `seconds` at least; return when they are."""
+        raise NotImplementedError
+
+    def sent_after(self, due: datetime) -> list[float]:
+        """How many ms after `due` the job of each schedule was enqueued."""
         raise NotImplementedError
 
     def settled(self) -> int | None:

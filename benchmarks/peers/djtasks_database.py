@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from benchmarks import databases, tasks
 from benchmarks.peers.base import CHILDREN, PYTHON, Peer
-from djtasks import AsyncResult, chain, chord
-from djtasks.models import Job
+from djtasks import AsyncResult, chain, chord, crontab
+from djtasks.models import Job, PeriodicTask
 
 
 class Djtasks(Peer):
     """Every result is stored, in the same transaction that finishes the job."""
 
     composes: ClassVar[bool] = True
+    schedules: ClassVar[bool] = True
 
     def prepare(self) -> None:
         databases.create()
@@ -36,6 +38,20 @@ class Djtasks(Peer):
 
     def chain(self, steps: int) -> int:
         return int(chain(tasks.increment.s(0), *(tasks.increment.s() for _ in range(steps - 1)))().get(timeout=60))
+
+    def schedule(self, numbers: Sequence[int], seconds: float) -> datetime:
+        due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds + 1)
+        when = crontab(second=due.second)
+        PeriodicTask.objects.bulk_create(
+            PeriodicTask(name=f"{number}", task=tasks.mark.name, args=f"[{number}]", schedule=when)
+            for number in numbers
+        )
+        PeriodicTask.objects.update(next_run_at=due)
+        return due
+
+    def sent_after(self, due: datetime) -> list[float]:
+        moments = Job.objects.exclude(periodic_task=None).values_list("created_at", flat=True)
+        return [(moment - due) / timedelta(milliseconds=1) for moment in moments]
 
     def settled(self) -> int:
         return Job.objects.finished().count()
