@@ -46,7 +46,7 @@ from djtasks.schedules import schedule as interval
 logger = logging.getLogger("djtasks.beat")
 
 LOOK_EVERY: Final = 1.0  # seconds
-AHEAD: Final = timedelta(seconds=3)  # what is due sooner is made ready
+AHEAD: Final = timedelta(seconds=5)  # what is due sooner is made ready
 LEAD: Final = timedelta(seconds=0.05)  # before a tick that is known to come, there is another look
 MOST_READY: Final = 20_000  # rows that are made ready at a time, the oldest first
 READ_AT_ONCE: Final = 100  # rows that are made ready between two looks at the clock

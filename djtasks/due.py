@@ -33,6 +33,9 @@ def turn_of(row: PeriodicTask, series: Series, due: datetime, now: datetime) -> 
     A tick that is at most LATE late is sent. Of those before, `catch_up` tells which are made up for. Of a row that
     may not overlap there is one job at a time.
     """
+    if due > now and row.max_runs is None and not row.one_off:  # nearly all, and thousands at a time
+        following = series.after(due)
+        return Turn((due,), following, following)
     limit = now - LATE
     ticks: list[datetime] = []
     left_out, following = "", series.after(due, later_than=limit) if due < limit else due

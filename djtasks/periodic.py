@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from djtasks import encoding, publish, registry
-from djtasks.message import Message, microseconds, new_id
+from djtasks.message import Message, microseconds
 from djtasks.models import PeriodicTask
 
 _VERSION_7: Final = 0x7 << 76
@@ -32,14 +32,18 @@ def tick_id(name: str, tick: datetime) -> str:
 def message_of_tick(row: PeriodicTask, tick: datetime) -> Message:
     """The message for the tick of `row` at `tick`. Raises what a task's `apply_async` does, and what a router does."""
     countdown = random.uniform(0, row.jitter) if row.jitter else None
-    return replace(message_of(row, tick), id=tick_id(row.name, tick), countdown=countdown, check=True)
+    message = _built(row, tick)
+    return replace(message, id=tick_id(row.name, tick), schedule=row.name, countdown=countdown, check=True)
 
 
 def message_of(row: PeriodicTask, time: datetime) -> Message:
     """The message of a job of `row` for `time`, with an id of its own. Raises as `message_of_tick` does."""
+    return replace(_built(row, time), schedule=row.name)
+
+
+def _built(row: PeriodicTask, time: datetime) -> Message:
     args, kwargs = row.arguments()
-    message = publish.build(row.task, args, kwargs, _options(row, time), registry.find(row.task))
-    return replace(message, id=new_id(), schedule=row.name)
+    return publish.build(row.task, args, kwargs, _options(row, time), registry.find(row.task))
 
 
 def _options(row: PeriodicTask, time: datetime) -> dict[str, Any]:

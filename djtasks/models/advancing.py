@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,9 @@ def advance(schedules: PeriodicTaskQuerySet, steps: Sequence[Step]) -> set[int]:
     Within a transaction: the jobs belong into the same.
     """
     if connections[schedules.db].vendor == "postgresql":
-        columns = [list(column) for column in zip(*map(astuple, steps), strict=True)]
+        rows = [(s.pk, s.due, s.changed_at, s.next, s.runs, s.job, s.enabled) for s in steps]
         with connections[schedules.db].cursor() as cursor:
-            cursor.execute(statements.sql("postgresql", "advance"), columns)
+            cursor.execute(statements.sql("postgresql", "advance"), statements.arrays(rows))
             return {pk for (pk,) in cursor.fetchall()}
     return advance_portably(schedules, steps)
 

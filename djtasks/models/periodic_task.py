@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
@@ -198,7 +199,8 @@ class PeriodicTask(models.Model):
     @property
     def series(self) -> Series:
         """Its ticks. Raises ValueError if the schedule or the zone cannot be read."""
-        return Series(from_text(self.schedule), self.zone, self.start_at, self.end_at)
+        zone = self.timezone or settings.TIMEZONE or django_settings.TIME_ZONE
+        return _series(self.schedule, zone, self.start_at, self.end_at)
 
     @property
     def status(self) -> str:
@@ -321,9 +323,16 @@ class PeriodicTask(models.Model):
 
     def _remember(self, fields: Iterable[str] | None = None) -> None:
         """Keep what the row holds now, to see later what has changed."""
-        names = {field.attname for field in self._meta.concrete_fields} - self.get_deferred_fields()
-        kept = names if fields is None else names & set(fields)
-        self._stored = {**getattr(self, "_stored", {}), **{name: getattr(self, name) for name in kept}}
+        values = {name: value for name, value in self.__dict__.items() if name != "_stored"}
+        if fields is None:
+            self._stored = values
+        else:
+            self._stored |= {name: values[name] for name in fields if name in values}
+
+
+@lru_cache(maxsize=4096)  # of thousands of rows, most have a schedule in common with others
+def _series(text: str, zone: str, start: datetime | None, end: datetime | None) -> Series:
+    return Series(from_text(text), zone_named(zone), start, end)
 
 
 def _normal(given: object) -> str:

@@ -95,7 +95,7 @@ def store(connection: BaseDatabaseWrapper, rows: Sequence[Mapping[str, Any]]) ->
         if len(rows) == 1:
             cursor.execute(sql("postgresql", "store_one"), rows[0])
         else:
-            cursor.execute(sql("postgresql", "store"), _arrays([tuple(row.values()) for row in rows]))
+            cursor.execute(sql("postgresql", "store"), arrays([tuple(row.values()) for row in rows]))
         return {job_id for (job_id,) in cursor.fetchall()}
 
 
@@ -198,8 +198,18 @@ def _record_by_count(
 # PostgreSQL: one statement for all rows, a column an array
 
 
-def _arrays(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def arrays(rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The columns of `rows`, each as the text of an array: the driver takes ten times as long to write a list."""
+    return [f"{{{','.join(map(_element, column))}}}" for column in zip(*rows, strict=True)]
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> int:
@@ -207,7 +217,7 @@ def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Mess
         if len(messages) == 1:
             cursor.execute(sql("postgresql", "enqueue_one"), _postgresql_row(messages[0], lease))
         else:
-            columns = _arrays([_postgresql_element(each) for each in messages])
+            columns = arrays([_postgresql_element(each) for each in messages])
             cursor.execute(sql("postgresql", "enqueue"), [*lease, *columns])
         return int(cursor.rowcount)
 
@@ -252,7 +262,7 @@ def _postgresql_record(
                 (o.delivery.id, o.delivery.token, o.state, o.result, o.seconds, clock - o.ended, *_failure(o))
                 for o in outcomes
             ]
-            cursor.execute(sql("postgresql", "record"), [*_arrays(rows), worker])
+            cursor.execute(sql("postgresql", "record"), [*arrays(rows), worker])
         return {job_id for (job_id,) in cursor.fetchall()}
 
 
