@@ -29,6 +29,7 @@ from djtasks.exceptions import (
     TaskRevokedError,
 )
 from djtasks.failure import ErrorInfo, failure_of, shown, text_of
+from djtasks.limits import NO_LIMITER, Limiter, limits_of
 from djtasks.message import VERSION, Delivery, Message, Outcome
 from djtasks.request import Running, request_of, running
 from djtasks.result import AsyncResult, GroupResult
@@ -48,8 +49,9 @@ Report = Callable[[str | None, Any], None]
 class Execution:
     """One run of `delivery`. `hostname` is the worker's name; `report` takes what `update_state` says.
 
-    `begin` is called just before the task's own code, once it is known that it will run. `workflow` gives
-    what a job finds when it starts: the results of a chord's header, the job that an error callback is called for.
+    `begin` is called just before the task's own code, once it is known that it will run; `limiter` sets its soft time
+    limit. `workflow` gives what a job finds when it starts: the results of a chord's header, the job that an error
+    callback is called for.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Execution:
         is_eager: bool = False,
         report: Report | None = None,
         begin: Callable[[Task[Any, Any]], None] | None = None,
+        limiter: Limiter = NO_LIMITER,
         workflow: Any = follow_ups.Stored,
     ) -> None:
         self.delivery = delivery
@@ -73,6 +76,7 @@ class Execution:
             "is_eager": is_eager,
         }
         self._begin = begin
+        self._limiter = limiter
         self._workflow = workflow
         self._result: str | None = None  # the value as it is stored
         self._begun = True
@@ -134,8 +138,8 @@ class Execution:
         request.replaced_task_nesting = options.get("nesting", 0)
         request.shadow = options.get("shadow")
         request.ignore_result = bool(options.get("ignore_result", task.ignores_result))
-        request.time_limit = options.get("time_limit", task.time_limit or settings.TASK_TIME_LIMIT)
-        request.soft_time_limit = options.get("soft_time_limit", task.soft_time_limit or settings.TASK_SOFT_TIME_LIMIT)
+        limits = limits_of(options, task, self._limiter.general)
+        request.time_limit, request.soft_time_limit = limits.hard, limits.soft
         signals.task_received.notify(sender=task, request=request)
         return task
 
@@ -172,7 +176,7 @@ class Execution:
             self._begun = True
         signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
         task.before_start(request.id, args, kwargs)
-        self.value = task.call(args, kwargs)
+        self.value = task.call(args, kwargs, self._limiter.limit(request.soft_time_limit))
         self._result = self._encoded_value()
         stored = self._result if not request.ignore_result or request.options.get("keeps") else None
         return self._outcome(states.SUCCESS, result=stored, forget=self._is_forgettable())

@@ -15,6 +15,7 @@ from djtasks import encoding, outbox, routing
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
+from djtasks.limits import limits_of
 from djtasks.message import (
     LONGEST_DELAY,
     MAX_NAME_LENGTH,
@@ -133,7 +134,7 @@ def build(
     """
     check_names(options if place is _NOWHERE else options.keys() - OURS)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
-    _check_limits(options, task)
+    limits_of(options, task)  # raises what is wrong with them here, not in a worker
     route = routing.route(name, args, kwargs, options, task)
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
@@ -164,7 +165,7 @@ def changed(message: Message, options: Mapping[str, Any], task: Any) -> Message:
     check_names(options)
     options = {key: value for key, value in options.items() if value is not None}
     stored = {**encoding.decode(message.options, fetch=False), **_storable(options)}
-    _check_limits(stored, task)
+    limits_of(stored, task)
     fields: dict[str, Any] = {"eta": None, "countdown": None, **schedule(options)}
     if "queue" in options:
         fields["queue"] = _text(options["queue"], "queue")
@@ -254,13 +255,6 @@ def _task_options(task: Any) -> dict[str, Any]:
     return {
         name: value for name in ("queue", "priority", "expires") if (value := getattr(task, name, None)) is not None
     }
-
-
-def _check_limits(options: Mapping[str, Any], task: Any) -> None:
-    hard = options.get("time_limit") or getattr(task, "time_limit", None) or settings.TASK_TIME_LIMIT
-    soft = options.get("soft_time_limit") or getattr(task, "soft_time_limit", None) or settings.TASK_SOFT_TIME_LIMIT
-    if hard and soft and soft > hard:
-        raise ValueError("soft_time_limit must be less than or equal to time_limit")
 
 
 def _duration(value: Any, name: str) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import transaction
 
 from djtasks import eager, encoding, publish, registry
@@ -27,6 +27,7 @@ from djtasks.exceptions import (
     TaskPredicate,
 )
 from djtasks.failure import ErrorInfo
+from djtasks.limits import UNLIMITED, Unlimited
 from djtasks.message import Message
 from djtasks.models import Job
 from djtasks.publish import TaskOptions
@@ -408,13 +409,11 @@ class Task(Generic[P, R]):
             bound.arguments[name] = self._converters[name](bound.arguments[name])
         return list(bound.args), bound.kwargs
 
-    def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Run it to its end; errors named in `autoretry_for` become Retry."""
+    def call(self, args: list[Any], kwargs: dict[str, Any], limit: Unlimited = UNLIMITED) -> Any:
+        """Run it to its end, within `limit`; errors named in `autoretry_for` become Retry."""
         function: Any = self if self._has_own_call else self.run
         try:
-            if iscoroutinefunction(self.run):
-                return async_to_sync(_awaited)(function, args, kwargs)
-            return function(*args, **kwargs)
+            return (limit.call_async if iscoroutinefunction(self.run) else limit.call)(function, args, kwargs)
         except BaseException as error:
             never: tuple[type[BaseException], ...] = (TaskPredicate, *classes(self.dont_autoretry_for))
             if isinstance(error, never) or not isinstance(error, classes(self.autoretry_for)):
@@ -428,10 +427,6 @@ class Task(Generic[P, R]):
                 float(self.retry_backoff), self.request.retries, self.retry_backoff_max, self.retry_jitter
             )
         return self.retry(exc=error, throw=False, **options)
-
-
-async def _awaited(function: Callable[..., Awaitable[Any]], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return await function(*args, **kwargs)
 
 
 def classes(given: ErrorClasses) -> tuple[type[BaseException], ...]:

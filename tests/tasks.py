@@ -1,5 +1,6 @@
 """Tasks of the tests. A task says what it did by a line in a file: one small append is atomic."""
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -7,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from django.db import connections, transaction
 
 from djtasks import Task, registry, shared_task
-from djtasks.exceptions import Ignore, Reject
+from djtasks.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from tests import failpoints
 
 
@@ -228,6 +230,98 @@ def close_everything():
 @shared_task
 def ignore_stops():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@shared_task
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+@shared_task
+def total(numbers):
+    return sum(numbers)
+
+
+@shared_task
+def tidy_up(path, seconds):
+    """Clean up at the soft limit, and return a result all the same."""
+    try:
+        note(path, f"begin {os.getpid()}")
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note(path, "tidied")
+        return "cut short"
+    return "whole"
+
+
+@shared_task
+async def tidy_up_later(path, seconds):
+    try:
+        note(path, f"begin {os.getpid()}")
+        await asyncio.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note(path, "tidied")
+        return "cut short"
+    return "whole"
+
+
+@shared_task
+async def wait_later(path, seconds):
+    note(path, f"begin {os.getpid()}")
+    await asyncio.sleep(seconds)
+
+
+@shared_task
+def be_stubborn(path, seconds):
+    """Ignore whatever can be ignored, with a program of its own that does so, too."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGURG):
+        signal.signal(number, signal.SIG_IGN)
+    with subprocess.Popen(["sleep", "60"]) as program:
+        note(path, f"begin {program.pid} {os.getpid()}")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(0.1)
+            except BaseException:
+                note(path, "caught")
+
+
+@shared_task(autoretry_for=(SoftTimeLimitExceeded,), retry_kwargs={"countdown": 0.1}, max_retries=2)
+def try_within(path, seconds):
+    note(path, "try")
+    time.sleep(seconds)
+
+
+@shared_task
+def query_for_long(alias, seconds, atomic):
+    """A query that is cut off; then the next one, in the same run."""
+    try:
+        with transaction.atomic(using=alias) if atomic else nullcontext(), connections[alias].cursor() as cursor:
+            cursor.execute(f"SELECT {'pg_sleep' if alias == 'postgresql' else 'sleep'}({seconds})")
+    except SoftTimeLimitExceeded:
+        return ask_database(alias)
+
+
+@shared_task
+def ask_database(alias):
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 42")
+        return [*cursor.fetchone(), os.getpid()]
+
+
+@shared_task
+def note_error(request, error, traceback, path):
+    note(path, f"{type(error).__name__} of {request.id}")
+
+
+@shared_task(bind=True)
+def tell_limits(self):
+    return [self.request.time_limit, self.request.soft_time_limit]
+
+
+@shared_task(time_limit=30, soft_time_limit=20)
+def limited():
+    return list(limited.request.timelimit)
 
 
 failpoints.install()

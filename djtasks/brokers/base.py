@@ -22,13 +22,15 @@ class Loss:
     """A process that died, the owner of leases. `started` is the (id, token) of the job that ran in it, if any.
 
     With `known=False` nobody saw what ran: the machine went with the process, so each leased job may
-    have. With `beat`, `worker` is a whole worker, lost only if its beat still stands at that count.
+    have. With `beat`, `worker` is a whole worker, lost only if its beat still stands at that count. With `final`, what
+    was `started` was ended on purpose: it counts no loss, and must not run again.
     """
 
     worker: str
     started: tuple[str, int] | None = None
     known: bool = True
     beat: int | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Broker(ABC):
         """Take back what dead processes had leased: what had begun counts a loss, the rest goes back unharmed.
 
         Returns, leased to `rescuer`, what must not run again: jobs with `TASK_MAX_LOSSES` losses (the
-        last of which happened alone), and those acknowledged before they ran.
+        last of which happened alone), those acknowledged before they ran, and what a `final` loss has ended.
         """
 
     @abstractmethod

@@ -28,6 +28,7 @@ from djtasks.message import Delivery, Outcome
 from djtasks.worker.consumer import Consumer
 from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
+from djtasks.worker.limits import Alarm
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
 
@@ -62,6 +63,7 @@ class Child:
         self.consumer = Consumer(
             self.broker, owner, options, is_fresh=self._is_fresh, wake=self.wake, unended=self.ledger.unended
         )
+        self.alarm = Alarm(options.limits, clean=_close_all)
         self._wake_end, self._wake_source = os.pipe()
         os.set_blocking(self._wake_end, False)
         os.set_blocking(self._wake_source, False)
@@ -111,7 +113,8 @@ class Child:
             delivery,
             hostname=self.options.hostname,
             report=lambda state, meta: self.ledger.report(delivery, state, meta),
-            begin=lambda task: self._begin(delivery, task),
+            begin=lambda task: self._begin(delivery, task, execution.request.time_limit),
+            limiter=self.alarm,
         )
         started = time.monotonic()
         outcome = execution.run()
@@ -120,17 +123,18 @@ class Child:
         self.slots.clear(self.index, failed=outcome.state == states.FAILURE)
         self._note(delivery, outcome)
         self.ledger.record(outcome)
+        self.slots.tell_unsettled(self.index, self.ledger.pending)
         self._clean()
         self.consumer.done(time.monotonic() - started)
         self._runs += 1
         if self.options.max_tasks and self._runs >= self.options.max_tasks:
             self.stop()
 
-    def _begin(self, delivery: Delivery, task: Any) -> None:
+    def _begin(self, delivery: Delivery, task: Any, time_limit: float | None) -> None:
         """Mark the job as begun; one that is acknowledged early is marked in the broker too, in one call."""
         if not task.acknowledges_late and not self.broker.start([delivery]):
             raise LeaseLost(f"Job {delivery.id} belongs to another worker by now.")
-        self.slots.mark(self.index, delivery.id, delivery.token)
+        self.slots.mark(self.index, delivery.id, delivery.token, time_limit)
         if settings.TASK_TRACK_STARTED if task.track_started is None else task.track_started:
             self.ledger.begin(delivery)
 
@@ -197,6 +201,7 @@ class Child:
             self.broker.forget_claims(self.owner, but=known)
             self._is_unsure = False
         self.ledger.commit()
+        self.slots.tell_unsettled(self.index, self.ledger.pending)
         if self.consumer.stopping or self.consumer.is_stuck() or not self._is_fresh():
             self.ledger.tell_leases()
             self.consumer.release()
@@ -298,6 +303,13 @@ def _close(connection: BaseDatabaseWrapper) -> None:
     connection.savepoint_ids, connection.run_on_commit = [], []
     connection.needs_rollback = False
     connection.close()
+
+
+def _close_all() -> None:
+    """Close this thread's connections to databases: what they were doing was cut off."""
+    for connection in connections.all(initialized_only=True):
+        with contextlib.suppress(Exception):
+            _close(connection)
 
 
 def run_child(child: Child, patience: float | None = None) -> bool:

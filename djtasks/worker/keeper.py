@@ -22,18 +22,17 @@ from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Q
 
 import djtasks
-from djtasks import follow_ups, outbox, signals, states
+from djtasks import outbox, signals, states
 from djtasks.beat import Beat
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
-from djtasks.exceptions import BrokerUnavailable, WorkerLostError
-from djtasks.failure import failure_of
-from djtasks.message import Delivery, Outcome
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, JobGroup, Worker
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
 from djtasks.worker.descriptors import readable
+from djtasks.worker.endings import ended_from_outside
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
@@ -48,6 +47,7 @@ COMPLAIN_EVERY: Final = 60.0  # seconds
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 PRUNE_BATCH: Final = 1000  # rows a transaction
+DEATHS_KEPT: Final = 100  # that are remembered: what a dead process holds locked can be rescued only later
 BATCH: Final = 500  # jobs that are sent again at a time
 LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
 
@@ -98,6 +98,7 @@ class Keeper:
         self.stopping = False
         self._say = say
         self._losses: list[Loss] = [Loss(f"{worker}.k{each}", known=False) for each in range(number)]
+        self._deaths: dict[str, Mapping[str, Any]] = {}  # what was told of the last of our dead, by owner
         self._registered = False
         self._reminded: str | None = None  # up to which id a broker that lost its memory was told; None: it need not be
         self._workers = Watch(settings.WORKER_LOST_AFTER)
@@ -148,8 +149,10 @@ class Keeper:
     def hear(self, word: Mapping[str, Any]) -> None:
         """Take a word from the supervisor: a child's death, or that the worker stops."""
         if "dead" in word:
-            started = word.get("started")
-            self._losses.append(Loss(word["dead"], started=(started[0], started[1]) if started else None))
+            self._deaths[word["dead"]] = word
+            for oldest in list(self._deaths)[:-DEATHS_KEPT]:
+                del self._deaths[oldest]
+            self._losses.append(self._loss_of(word["dead"]))
         if word.get("stop"):
             self.stopping = True
 
@@ -163,7 +166,7 @@ class Keeper:
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             self.slots.clear_owners()
             owners = self.broker.owners() | self._owners_of_rows()
-            self._losses += [Loss(name) for name in self._left_behind(owners)]
+            self._losses += [self._loss_of(name) for name in self._left_behind(owners)]
             self._rescue()
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             processed, failed = self.slots.counts()
@@ -232,8 +235,15 @@ class Keeper:
         for loss in lost:
             logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
         self._bury(beats)
-        lost += [Loss(name) for name in self._own.look(dict.fromkeys(self._left_behind(owners)))]
+        lost += [self._loss_of(name) for name in self._own.look(dict.fromkeys(self._left_behind(owners)))]
         self._losses += lost
+
+    def _loss_of(self, owner: str) -> Loss:
+        """The loss of a child of ours, with what was told of its death."""
+        word = self._deaths.get(owner, {})
+        started = word.get("started")
+        ran = (started[0], started[1]) if started else None
+        return Loss(owner, started=ran, final=word.get("sentence") is not None)
 
     def _left_behind(self, owners: Iterable[str]) -> list[str]:
         """Leases of our own dead: a server may finish a claim, or give a lock free, after its client has died."""
@@ -245,7 +255,9 @@ class Keeper:
         for _ in range(len(self._losses)):
             loss = self._losses[0]
             try:
-                self._end(self.broker.rescue([loss], rescuer=self.owner))
+                sentence = self._deaths.get(loss.worker, {}).get("sentence")
+                for delivery in self.broker.rescue([loss], rescuer=self.owner):
+                    self.ledger.record(ended_from_outside(delivery, sentence), block=False)
                 self._restore(loss)
             except (BrokerUnavailable, DatabaseError, InterfaceError):
                 raise
@@ -333,26 +345,9 @@ class Keeper:
             outbox.send(messages, using=settings.DATABASE, on_commit="outbox", checked=True)
             logger.warning("%d waiting job(s) were unknown to the broker and were sent to it", len(messages))
 
-    # Jobs that end without a run
-
-    def _end(self, deliveries: Iterable[Delivery]) -> None:
-        """End jobs that must not run again, without a run."""
-        for delivery in deliveries:
-            error = WorkerLostError(_why(delivery))
-            logger.error("Job %s[%s] ends: %s", delivery.message.task, delivery.id, error)
-            outcome = Outcome(delivery=delivery, state=states.FAILURE, failure=failure_of(error))
-            options = follow_ups.options_of(delivery.message)
-            self.ledger.record(follow_ups.completed_failure(outcome, options), block=False)
-
 
 def _worker_of(owner: str) -> str:
     return owner.partition(".")[0]
-
-
-def _why(delivery: Delivery) -> str:
-    if delivery.losses >= settings.TASK_MAX_LOSSES:
-        return f"The worker process died under this job {delivery.losses} times; TASK_MAX_LOSSES allows no more."
-    return "The worker process died after this job had begun, and acks_late=False forbids to run it again."
 
 
 def run_keeper(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None = None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from djtasks.limits import Limits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
@@ -17,5 +19,6 @@ class WorkerOptions:
     concurrency: int = 1
     ahead: int | None = None
     max_tasks: int | None = None
+    limits: Limits | None = None  # of the run time of jobs that have none of their own; None: the settings'
     burst: bool = False
     beat: bool = True

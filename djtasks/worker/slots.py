@@ -19,12 +19,16 @@ from typing import Final
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
 _BEAT: Final = struct.Struct("=d")
-_SLOT: Final = struct.Struct("=64sQd?7x")  # id, token, start, marked
+_SLOT: Final = struct.Struct("=64sQdd?7x")  # id, token, start, hard time limit (0: none), marked
 _COUNTS: Final = struct.Struct("=QQ")  # processed, failed
 _OWNER: Final = struct.Struct("=64s")  # the boot id of the child that has the slot
-_SLOT_SIZE: Final = _SLOT.size + _COUNTS.size + _OWNER.size
+_UNSETTLED: Final = struct.Struct("=Q")  # outcomes that the child has not stored yet
+_COUNTS_OFFSET: Final = _SLOT.size
+_OWNER_OFFSET: Final = _COUNTS_OFFSET + _COUNTS.size
+_UNSETTLED_OFFSET: Final = _OWNER_OFFSET + _OWNER.size
+_SLOT_SIZE: Final = _UNSETTLED_OFFSET + _UNSETTLED.size
 _MARK: Final = struct.Struct("=?")
-_MARK_OFFSET: Final = struct.calcsize("=64sQd")
+_MARK_OFFSET: Final = struct.calcsize("=64sQdd")
 
 
 def clock() -> float:
@@ -34,11 +38,17 @@ def clock() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job that has begun in a child: since when, by `clock()`."""
+    """The job that has begun in a child: since when, by `clock()`, and for how many seconds at most it may run."""
 
     id: str
     token: int
     since: float
+    time_limit: float = 0.0  # 0: for ever
+
+    @property
+    def left(self) -> float:
+        """Seconds until its hard time limit."""
+        return self.since + self.time_limit - clock() if self.time_limit else float("inf")
 
 
 class Slots:
@@ -69,24 +79,33 @@ class Slots:
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
-    def mark(self, index: int, job_id: str, token: int) -> None:
-        """Say that the child begins this job."""
+    def mark(self, index: int, job_id: str, token: int, time_limit: float | None = None) -> None:
+        """Say that the child begins this job, which may run for `time_limit` seconds."""
         at = self._at(index)
-        _SLOT.pack_into(self._memory, at, job_id.encode("ascii"), token, clock(), False)
+        _SLOT.pack_into(self._memory, at, job_id.encode("ascii"), token, clock(), time_limit or 0.0, False)
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, True)  # last: a torn mark is none
 
     def clear(self, index: int, *, failed: bool = False) -> None:
         """Say that the child's job has ended."""
         at = self._at(index)
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
-        processed, failures = _COUNTS.unpack_from(self._memory, at + _SLOT.size)
-        _COUNTS.pack_into(self._memory, at + _SLOT.size, processed + 1, failures + failed)
+        processed, failures = _COUNTS.unpack_from(self._memory, at + _COUNTS_OFFSET)
+        _COUNTS.pack_into(self._memory, at + _COUNTS_OFFSET, processed + 1, failures + failed)
+
+    def tell_unsettled(self, index: int, count: int) -> None:
+        """Say how many outcomes the child has not stored yet."""
+        _UNSETTLED.pack_into(self._memory, self._at(index) + _UNSETTLED_OFFSET, count)
+
+    def unsettled(self, index: int) -> int:
+        """How many outcomes the child has not stored yet, as it said last."""
+        return int(_UNSETTLED.unpack_from(self._memory, self._at(index) + _UNSETTLED_OFFSET)[0])
 
     def give(self, index: int, owner: str) -> None:
         """Make the slot that of a new child, before it is born."""
         at = self._at(index)
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
-        _OWNER.pack_into(self._memory, at + _SLOT.size + _COUNTS.size, owner.encode("ascii"))
+        _OWNER.pack_into(self._memory, at + _OWNER_OFFSET, owner.encode("ascii"))
+        _UNSETTLED.pack_into(self._memory, at + _UNSETTLED_OFFSET, 0)
 
     def clear_owners(self) -> None:
         """Say that no child lives any more."""
@@ -95,18 +114,17 @@ class Slots:
 
     def owners(self) -> set[str]:
         """The boot ids of the children that have the slots."""
-        at = _SLOT.size + _COUNTS.size
-        texts = [_OWNER.unpack_from(self._memory, self._at(index) + at)[0] for index in range(self.count)]
+        texts = [_OWNER.unpack_from(self._memory, self._at(index) + _OWNER_OFFSET)[0] for index in range(self.count)]
         return {text.rstrip(b"\0").decode("ascii") for text in texts} - {""}
 
     def read(self, index: int) -> Started | None:
         """What has begun in the child and not ended."""
-        job_id, token, since, marked = _SLOT.unpack_from(self._memory, self._at(index))
-        return Started(job_id.rstrip(b"\0").decode("ascii"), token, since) if marked else None
+        job_id, token, since, limit, marked = _SLOT.unpack_from(self._memory, self._at(index))
+        return Started(job_id.rstrip(b"\0").decode("ascii"), token, since, limit) if marked else None
 
     def counts(self) -> tuple[int, int]:
         """How many jobs all children have run, and how many of these failed."""
-        pairs = [_COUNTS.unpack_from(self._memory, self._at(index) + _SLOT.size) for index in range(self.count)]
+        pairs = [_COUNTS.unpack_from(self._memory, self._at(index) + _COUNTS_OFFSET) for index in range(self.count)]
         return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
     def _at(self, index: int) -> int:

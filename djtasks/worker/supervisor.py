@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import Any, Final, NoReturn
 
 import uuid_utils
@@ -27,9 +27,11 @@ from djtasks import signals
 from djtasks.conf import settings
 from djtasks.worker.child import STOP_SIGNALS, Child, run_child, take_signals
 from djtasks.worker.descriptors import readable
+from djtasks.worker.enforcer import Enforcer
 from djtasks.worker.keeper import Keeper, run_keeper
 from djtasks.worker.options import WorkerOptions
-from djtasks.worker.slots import Slots
+from djtasks.worker.processes import Process, cause, kill_group
+from djtasks.worker.slots import Slots, Started
 
 logger = logging.getLogger("djtasks.worker")
 
@@ -41,22 +43,13 @@ LONGEST_DELAY: Final = 5.0  # seconds
 _PR_SET_PDEATHSIG: Final = 1
 
 
-@dataclass(slots=True)
-class Process:
-    """A process that was forked: a child, or the keeper (`index` None)."""
-
-    pid: int
-    owner: str
-    index: int | None
-    born: float = field(default_factory=time.monotonic)
-
-
 class Supervisor:
     """Runs a worker until it is told to stop. `parent_pipe`: a descriptor at whose end the worker stops, too."""
 
     def __init__(self, options: WorkerOptions, parent_pipe: int | None = None) -> None:
         self.options = options
         self.slots = Slots(options.concurrency)
+        self._enforcer = Enforcer(self.slots)
         self._parent_pipe = parent_pipe
         self._worker = new_worker_id()
         self._number = 0  # of the next child: never used twice
@@ -99,7 +92,7 @@ class Supervisor:
     def kill(self, *_signal: object) -> NoReturn:
         """End at once: whatever was claimed goes back when the other workers miss the beats."""
         for process in [*self._children.values(), *filter(None, [self._keeper])]:
-            _kill_group(process.pid)
+            kill_group(process.pid)
         os._exit(1)
 
     def _prepare(self) -> None:
@@ -124,13 +117,14 @@ class Supervisor:
             self._parent_pipe = None
             self.stop()
         self._reap()
+        self._enforcer.enforce(list(self._children.values()))
         self._obey()
         if not self._stops:
             self._give_birth()
 
     def _patience(self) -> float:
         due = [when - time.monotonic() for when, _ in self._births]
-        return max(0.0, min([TICK, *due]))
+        return max(0.0, min([TICK, *due, self._enforcer.patience(list(self._children.values()))]))
 
     # Births
 
@@ -231,30 +225,40 @@ class Supervisor:
         started = self.slots.read(process.index)
         died = code != 0 or started is not None  # os._exit(0) in a task is a death like others
         if died:
-            _kill_group(pid)
-            # In a cold stop it was we who killed it: what it ran goes back uncounted.
-            counted = started if self._stops < 2 else None
-            self._tell_of_death(pid, code, started.id if started else None)
-            word = {"dead": process.owner, "started": [counted.id, counted.token] if counted else None}
+            kill_group(pid)
+            self._tell_of_death(process, code, started)
+            word = self._last_word(process, started)
             self._dead[process.owner] = word
             self._tell(word)
         if not self._stops and (died or not self.options.burst):
             self._births.append((time.monotonic() + self._delay(process, died), process.index))
 
-    def _tell_of_death(self, pid: int, code: int, job: str | None) -> None:
-        if self._stops < 2:
-            logger.error("Child %d died (%s)%s", pid, _cause(code), f" while it ran job {job}" if job else "")
-        elif job:
-            logger.info("Job %s was cut off; it goes back to its queue", job)
+    def _last_word(self, process: Process, started: Started | None) -> dict[str, Any]:
+        """What the keeper is to know of a death: whose, what ran, and whether that was ended by us."""
+        sentence = process.sentence
+        is_innocent = sentence is not None and started is not None and not sentence.is_of(started)
+        # In a cold stop it was we who killed it: what it ran goes back uncounted.
+        if started is None or is_innocent or self._stops > 1:
+            return {"dead": process.owner, "started": None}
+        about = asdict(sentence) if sentence is not None else None
+        return {"dead": process.owner, "started": [started.id, started.token], "sentence": about}
+
+    def _tell_of_death(self, process: Process, code: int, started: Started | None) -> None:
+        if self._stops > 1:
+            if started is not None:
+                logger.info("Job %s was cut off; it goes back to its queue", started.id)
+        elif process.sentence is None:
+            ran = f" while it ran job {started.id}" if started is not None else ""
+            logger.error("Child %d died (%s)%s", process.pid, cause(code), ran)
 
     def _delay(self, process: Process, died: bool) -> float:
         """Seconds until a dead child is replaced: none, unless children die young, one after another."""
-        young = died and time.monotonic() - process.born < SHORT_LIFE
+        young = died and process.sentence is None and time.monotonic() - process.born < SHORT_LIFE
         self._short_lives = self._short_lives + 1 if young else 0
         return min(0.1 * 2**self._short_lives, LONGEST_DELAY) if self._short_lives > 1 else 0.0
 
     def _replace_keeper(self, code: int) -> None:
-        logger.error("The keeper died (%s)", _cause(code))
+        logger.error("The keeper died (%s)", cause(code))
         if self._keeper is not None and time.monotonic() - self._keeper.born < SHORT_LIFE:
             time.sleep(KEEPER_PAUSE)
         self._close_keeper()
@@ -324,7 +328,7 @@ class Supervisor:
             self._stops = 2
         if self._stops > 1:
             for process in self._children.values():
-                _kill_group(process.pid)
+                kill_group(process.pid)
 
     def _ask_children_to_stop(self) -> None:
         for process in self._children.values():
@@ -357,17 +361,6 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
 def new_worker_id() -> str:
     """A new boot id."""
     return uuid_utils.uuid7().hex
-
-
-def _kill_group(pid: int) -> None:
-    """End a child and what its jobs have started: it leads a process group of its own."""
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
-
-
-def _cause(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _die_with_parent(parent: int, life_end: int) -> None:

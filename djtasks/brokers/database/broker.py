@@ -158,6 +158,8 @@ class DatabaseBroker(Broker):
         for job in leased:
             if not _counts(job, loss):
                 Job.objects.filter(pk=job.pk).update(state=states.PENDING, worker="", started_at=None)
+            elif loss.final and _is_begun(job, loss):
+                ended.append(_leased_to(rescuer, job, losses=0))
             elif job.acked_early or (job.losses + 1 >= settings.TASK_MAX_LOSSES and alone):
                 ended.append(_leased_to(rescuer, job))
             else:
@@ -277,7 +279,11 @@ def _declare_lost(loss: Loss, now: datetime) -> bool:
 
 def _counts(job: Job, loss: Loss) -> bool:
     """Whether the job may have begun in the process that died."""
-    return job.acked_early or not loss.known or loss.started == (job.pk, job.token)
+    return job.acked_early or not loss.known or _is_begun(job, loss)
+
+
+def _is_begun(job: Job, loss: Loss) -> bool:
+    return loss.started == (job.pk, job.token)
 
 
 def _count_loss(job: Job) -> None:
@@ -291,9 +297,9 @@ def _count_loss(job: Job) -> None:
     )
 
 
-def _leased_to(rescuer: str, job: Job) -> Delivery:
-    Job.objects.filter(pk=job.pk).update(worker=rescuer, token=F("token") + 1, losses=F("losses") + 1)
-    return replace(_as_delivery(job), worker=rescuer, token=job.token + 1, losses=job.losses + 1)
+def _leased_to(rescuer: str, job: Job, losses: int = 1) -> Delivery:
+    Job.objects.filter(pk=job.pk).update(worker=rescuer, token=F("token") + 1, losses=F("losses") + losses)
+    return replace(_as_delivery(job), worker=rescuer, token=job.token + 1, losses=job.losses + losses)
 
 
 def _as_delivery(job: Job) -> Delivery:

@@ -367,7 +367,8 @@ class RedisBroker(Broker):
                 keys.queues,
                 *(key for queue in queues for key in (keys.ready(queue), keys.wake(queue))),
             ],
-            [owner, rescuer, settings.TASK_MAX_LOSSES, int(loss.known), int(alone), begun, token, len(queues), *queues]
+            [owner, rescuer, settings.TASK_MAX_LOSSES, int(loss.known), int(alone), begun, token, int(loss.final)]
+            + [len(queues), *queues]
             + [value for job_id, held, _queue in leases for value in (job_id, LOST % (held, owner))],
         )
         return [delivery_of(job, rescuer, "") for job in jobs]

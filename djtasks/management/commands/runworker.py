@@ -12,6 +12,7 @@ from djtasks import registry
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
+from djtasks.limits import Limits, limits_of
 from djtasks.management.process import ProcessCommand, expand_hostname, head, others, pidfile, set_up_logging
 from djtasks.worker import pools
 from djtasks.worker.consumer import known_queues
@@ -43,6 +44,12 @@ class Command(ProcessCommand):
             type=int,
             help="Claim so many jobs ahead in each process. Default: as many as start soon.",
         )
+        parser.add_argument(
+            "--time-limit", type=float, help="Kill the process of a job that runs for so many seconds, and replace it."
+        )
+        parser.add_argument(
+            "--soft-time-limit", type=float, help="Raise SoftTimeLimitExceeded in a job that runs for so many seconds."
+        )
         parser.add_argument("--max-tasks-per-child", type=int, help="Replace a process after so many jobs.")
         parser.add_argument("--burst", action="store_true", help="Stop when the queues are empty.")
         parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
@@ -52,6 +59,7 @@ class Command(ProcessCommand):
             options = worker_options(given)
             set_up_logging(given["loglevel"])
             self.check_all()
+            self._warn(options)
             self.introduce(banner(options))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
@@ -62,6 +70,13 @@ class Command(ProcessCommand):
                 else Supervisor(options, given["parent_pipe"]).run()
             )
         sys.exit(code)
+
+    def _warn(self, options: WorkerOptions) -> None:
+        if options.pool == "solo" and options.limits is not None and options.limits.hard:
+            self.stderr.write(
+                "Warning: the solo pool keeps no hard time limit, since nobody stands beside the process to end it. "
+                "Use -P prefork, or a soft time limit."
+            )
 
 
 def worker_options(given: dict[str, Any]) -> WorkerOptions:
@@ -81,8 +96,21 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         concurrency=pool.processes,
         ahead=None if ahead is None else max(1, ahead),
         max_tasks=given["max_tasks_per_child"] or settings.WORKER_MAX_TASKS_PER_CHILD,
+        limits=_limits(given),
         burst=given["burst"],
         beat=not given["no_beat"],
+    )
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    """The time limits of what has none of its own. Raises ImproperlyConfigured."""
+    options = {name: given[name] for name in ("time_limit", "soft_time_limit")}
+    try:
+        limits_of(options, None)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from error
+    return Limits(
+        options["time_limit"] or settings.TASK_TIME_LIMIT, options["soft_time_limit"] or settings.TASK_SOFT_TIME_LIMIT
     )
 
 

@@ -1,20 +1,21 @@
 -- Takes back what a dead owner had leased. What had begun counts a loss, the rest goes back unharmed.
 -- KEYS: 1 messages, 2 jobs, 3 attempts, 4 leases of the dead, 5 leases of the rescuer, 6 owners, 7 queues; then ready, wake of each queue
 -- ARGV: the dead, the rescuer, losses allowed, whether somebody saw what ran, whether one loss is surely its own,
---       id and token of what had begun, the number of queues, their names; then id and the attempt as JSON of each
+--       id and token of what had begun, whether that was ended on purpose, the number of queues, their names; then id and
+--       the attempt as JSON of each
 -- Out: what must not run again, leased to the rescuer; in the form of a claim's
 local dead, rescuer, allowed = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local known, alone, begun, token = ARGV[4] == '1', ARGV[5] == '1', ARGV[6], tonumber(ARGV[7])
-local queues, places, ended = tonumber(ARGV[8]), {}, {}
-for i = 1, queues do places[ARGV[8 + i]] = 6 + 2 * i end
+local final, queues, places, ended = ARGV[8] == '1', tonumber(ARGV[9]), {}, {}
+for i = 1, queues do places[ARGV[9 + i]] = 6 + 2 * i end
 
 local function with_attempt(id, attempt)
     local earlier = redis.call('HGET', KEYS[3], id)
     redis.call('HSET', KEYS[3], id, earlier and earlier:sub(1, -2) .. ',' .. attempt .. ']' or '[' .. attempt .. ']')
 end
 
-local function end_it(id, s)
-    s[3], s[4], s[6] = s[3] + 1, s[4] + 1, rescuer
+local function end_it(id, s, losses)
+    s[3], s[4], s[6] = s[3] + 1, s[4] + losses, rescuer
     redis.call('HSET', KEYS[5], id, string.format('%d %s', s[3], s[1]))
     redis.call('SADD', KEYS[6], rescuer)
     local text, attempts = redis.call('HGET', KEYS[1], id), redis.call('HGET', KEYS[3], id)
@@ -28,15 +29,18 @@ local function give_back(id, s)
     redis.call('SADD', KEYS[7], s[1])
 end
 
-for i = 9 + queues, #ARGV, 2 do
+for i = 10 + queues, #ARGV, 2 do
     local id = ARGV[i]
     redis.call('HDEL', KEYS[4], id)
     local packed = redis.call('HGET', KEYS[2], id)
     local s = packed and cmsgpack.unpack(packed)
     if s and s[6] == dead and places[s[1]] then
-        local counts = s[7] == 1 or not known or (begun == id and token == s[3])
-        if counts and (s[7] == 1 or (s[4] + 1 >= allowed and alone)) then
-            end_it(id, s)
+        local is_begun = begun == id and token == s[3]
+        local counts = s[7] == 1 or not known or is_begun
+        if final and is_begun then
+            end_it(id, s, 0)
+        elseif counts and (s[7] == 1 or (s[4] + 1 >= allowed and alone)) then
+            end_it(id, s, 1)
         else
             if counts then
                 with_attempt(id, ARGV[i + 1])

@@ -1,0 +1,79 @@
+"""Ends runs from outside, by a signal: those that have reached their hard time limit.
+
+The supervisor calls it; what follows for the job is the keeper's to say, once the process is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Collection
+from typing import Final
+
+from djtasks.worker.processes import Process, Sentence, kill_group
+from djtasks.worker.slots import Slots, Started
+
+logger = logging.getLogger("djtasks.worker")
+
+LAST_STORING: Final = 1.0  # seconds for which a child's unstored outcomes of other jobs are waited for
+CLOSE_LOOKS: Final = 0.02  # seconds between two looks meanwhile
+STANDSTILL: Final = 0.2  # seconds until a process that was stopped stands still, unless the system holds it anyhow
+
+
+class Enforcer:
+    """Watches what the children run, by their slots."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+
+    def patience(self, children: Collection[Process]) -> float:
+        """Seconds until it has to look again."""
+        waits = [CLOSE_LOOKS for each in children if each.patience_ends is not None]
+        running = [self.slots.read(each.index) for each in children if each.index is not None]
+        return max(0.0, min([*waits, *(each.left for each in running if each is not None)], default=float("inf")))
+
+    def enforce(self, children: Collection[Process]) -> None:
+        """End what must not run on."""
+        for process in children:
+            if process.index is None:
+                continue
+            sentence = self._sentence(self.slots.read(process.index))
+            if sentence is None:
+                process.sentence = process.patience_ends = None
+            elif self._is_time(process, process.index):
+                self._carry_out(process, process.index, sentence)
+
+    def _sentence(self, started: Started | None) -> Sentence | None:
+        if started is not None and started.left <= 0:
+            return Sentence(started.id, started.token, seconds=started.time_limit)
+        return None
+
+    def _is_time(self, process: Process, index: int) -> bool:
+        """Whether nothing is left to wait for: what others of its jobs came to is stored, or cannot be stored now."""
+        if not self.slots.unsettled(index):
+            return True
+        if process.patience_ends is None:
+            process.patience_ends = time.monotonic() + LAST_STORING
+        return time.monotonic() > process.patience_ends
+
+    def _carry_out(self, process: Process, index: int, sentence: Sentence) -> None:
+        """Kill the process, if that job still runs: it may be ending just now, or the next one have begun."""
+        os.kill(process.pid, signal.SIGSTOP)
+        _wait_for_standstill(process.pid)
+        if self._sentence(self.slots.read(index)) == sentence:
+            process.sentence = sentence
+            kill_group(process.pid)
+        else:
+            os.kill(process.pid, signal.SIGCONT)
+
+
+def _wait_for_standstill(pid: int) -> None:
+    """Wait until a process that was told to stop has stopped, or died. Leaves its death to be told."""
+    deadline = time.monotonic() + STANDSTILL
+    wait = getattr(os, "waitid", None)  # macOS has it from Python 3.13 on
+    while time.monotonic() < deadline:
+        if wait is not None and wait(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return
+        time.sleep(0.001)
