@@ -12,12 +12,13 @@ from djtasks.conf import settings
 from djtasks.models import Job, PeriodicTask, statements
 
 
-def revoke(ids: str | Iterable[str]) -> int:
+def revoke(ids: str | Iterable[str], terminate: bool = False, signal: str | int = "SIGTERM") -> int:
     """Cancel jobs: what waits ends as REVOKED without a run, what runs is not repeated. Returns how many had not ended.
 
-    Raises BrokerUnavailable.
+    With `terminate` what runs is ended by `signal`, to its process and all that it has started, and is REVOKED too.
+    Raises BrokerUnavailable, ValueError for a signal that there is not.
     """
-    return publish.revoke(_as_ids(ids))
+    return publish.revoke(_as_ids(ids), signal if terminate else None)
 
 
 def retry(ids: str | Iterable[str]) -> int:

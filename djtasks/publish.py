@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Final, TypedDict
 
 from django.db import connections, transaction
@@ -27,7 +29,7 @@ from djtasks.message import (
     checked_id,
     new_id,
 )
-from djtasks.models import Job, statements
+from djtasks.models import Job, Worker, statements
 from djtasks.models.fields import aware
 from djtasks.models.job import message_of
 from djtasks.packing import packed_links
@@ -218,11 +220,18 @@ def again(ids: Sequence[str]) -> int:
     return len(jobs)
 
 
-def revoke(ids: Sequence[str]) -> int:
-    """Cancel jobs. Returns how many had not ended. Raises BrokerUnavailable."""
+def revoke(ids: Sequence[str], terminate: str | int | None = None) -> int:
+    """Cancel jobs; with `terminate`, a signal, what runs is ended by it. Returns how many had not ended.
+
+    Raises BrokerUnavailable, ValueError for a signal that there is not.
+    """
+    signal_name = None if terminate is None else _signal_name(terminate)
     broker = get_broker()
     ids = [*ids, *Job.objects.all().standing_for(ids)]
     count = broker.cancel(ids)
+    if signal_name is not None:
+        # After the commit: whoever claims such a job from now on sees that it was revoked.
+        transaction.on_commit(partial(_terminate, ids, signal_name), using=settings.DATABASE)
     if broker.transactional:
         return count
     # What waits by its row stays revoked, should the broker have lost its memory or lose it before the job has ended.
@@ -230,6 +239,30 @@ def revoke(ids: Sequence[str]) -> int:
     count += waiting.exclude(pk__in=broker.known(ids)).count()
     waiting.update(revoked=True)
     return count
+
+
+def _terminate(ids: Sequence[str], signal_name: str) -> None:
+    """Ask the workers that hold these jobs to end them."""
+    broker = get_broker()
+    leases = broker.leases(ids)
+    if not broker.transactional:  # of what was never in a queue its row may know alone
+        rows = Job.objects.running().filter(pk__in=ids).values_list("pk", "worker", "token")
+        leases = {**{pk: (worker, token) for pk, worker, token in rows}, **leases}
+    by_worker: dict[str, list[tuple[str, int]]] = {}
+    for job_id, (owner, token) in leases.items():
+        by_worker.setdefault(owner.partition(".")[0], []).append((job_id, token))
+    for worker, runs in sorted(by_worker.items()):
+        Worker.objects.all().tell(worker, {"terminate": runs, "signal": signal_name})
+
+
+def _signal_name(wanted: str | int) -> str:
+    """'SIGTERM' for 'SIGTERM', 'term' and 15. Raises ValueError."""
+    try:
+        if isinstance(wanted, str):
+            return signal.Signals[f"SIG{wanted.upper().removeprefix('SIG')}"].name
+        return signal.Signals(wanted).name
+    except (ValueError, KeyError):
+        raise ValueError(f"There is no signal {wanted!r}.") from None
 
 
 def schedule(options: Mapping[str, Any]) -> dict[str, Any]:

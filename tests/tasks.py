@@ -13,7 +13,7 @@ from pathlib import Path
 
 from django.db import connections, transaction
 
-from djtasks import Task, registry, shared_task
+from djtasks import Task, registry, shared_task, signals
 from djtasks.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from tests import failpoints
 
@@ -322,6 +322,13 @@ def tell_limits(self):
 @shared_task(time_limit=30, soft_time_limit=20)
 def limited():
     return list(limited.request.timelimit)
+
+
+@signals.task_revoked.connect
+def note_revocation(sender, request, terminated, signum, expired, **kwargs):
+    """Told to the file that DJTASKS_TEST_REVOKED names."""
+    if path := os.environ.get("DJTASKS_TEST_REVOKED"):
+        note(path, f"{request.id} {sender.name} {terminated} {signum} {expired}")
 
 
 failpoints.install()

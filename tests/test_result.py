@@ -308,11 +308,6 @@ def test_while_it_waits_for_a_retry_the_error_that_led_to_it_is_seen(job):
     assert isinstance(waiting.result, KeyError)
 
 
-def test_ending_a_run_that_has_begun_is_not_there_yet(job):
-    with pytest.raises(NotImplementedError, match="worker commands"):
-        job("STARTED").revoke(terminate=True)
-
-
 # Waiting for what cannot come
 
 

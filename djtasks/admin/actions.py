@@ -37,6 +37,7 @@ class JobAction:
     flag: int
     for_finished: bool  # or else for unfinished ones
     act: Callable[[Sequence[Job]], int]
+    for_running: bool = False  # of the unfinished ones only for these, whether or not they were cancelled
 
     def is_allowed(self, request: HttpRequest) -> bool:
         """Whether whoever asks may do it."""
@@ -46,6 +47,8 @@ class JobAction:
         """Whether the job, as it stands, is one that it is for."""
         if self.for_finished:
             return job.is_finished
+        if self.for_running:
+            return job.state in states.RUNNING
         return job.state not in states.SETTLED and not job.revoked
 
     def perform(self, request: HttpRequest, ids: Sequence[str]) -> int:
@@ -65,6 +68,10 @@ def _retry(jobs: Sequence[Job]) -> int:
 
 def _cancel(jobs: Sequence[Job]) -> int:
     return control.revoke([job.pk for job in jobs])
+
+
+def _stop(jobs: Sequence[Job]) -> int:
+    return control.revoke([job.pk for job in jobs], terminate=True)
 
 
 def _delete(jobs: Sequence[Job]) -> int:
@@ -111,6 +118,30 @@ CANCEL: Final = JobAction(
     for_finished=False,
     act=_cancel,
 )
+STOP: Final = JobAction(
+    name="stop",
+    choice="stop_jobs",
+    label=_("Cancel and stop"),
+    title=_("Cancel jobs that run, and stop them"),
+    explanation=_(
+        "The processes that run them are ended, with all that they have started. "
+        "What they have changed outside of transactions stays as it is."
+    ),
+    left_alone=ngettext_lazy(
+        "%d job does not run and is left alone; it may have ended, or be cancelled.",
+        "%d jobs do not run and are left alone; they may have ended, or be cancelled.",
+    ),
+    done=ngettext_lazy(
+        "%d job was cancelled; its worker ends it within seconds.",
+        "%d jobs were cancelled; their workers end them within seconds.",
+    ),
+    note=_("Cancelled and stopped."),
+    permission="revoke_job",
+    flag=CHANGE,
+    for_finished=False,
+    act=_stop,
+    for_running=True,
+)
 DELETE: Final = JobAction(
     name="delete",
     choice="delete_selected",  # takes the place of Django's own, which knows nothing of states
@@ -127,4 +158,4 @@ DELETE: Final = JobAction(
     for_finished=True,
     act=_delete,
 )
-ALL: Final = (RETRY, CANCEL, DELETE)
+ALL: Final = (RETRY, CANCEL, STOP, DELETE)

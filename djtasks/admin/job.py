@@ -95,7 +95,7 @@ class JobAdmin(ReadOnlyAdmin):
     search_fields = ("id", "task")
     search_help_text = gettext_lazy("An id or its beginning, or a task")
     paginator = listing.CappedPaginator
-    actions = (actions.RETRY.choice, actions.CANCEL.choice, actions.DELETE.choice)
+    actions = (actions.RETRY.choice, actions.CANCEL.choice, actions.STOP.choice, actions.DELETE.choice)
     change_list_template = "admin/djtasks/job/change_list.html"
     change_form_template = "admin/djtasks/job/change_form.html"
 
@@ -230,6 +230,10 @@ class JobAdmin(ReadOnlyAdmin):
     @admin.action(description=gettext_lazy("Cancel selected jobs"), permissions=["revoke"])
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
         return self._act_on_many(request, actions.CANCEL, queryset)
+
+    @admin.action(description=gettext_lazy("Cancel and stop selected jobs that run"), permissions=["revoke"])
+    def stop_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
+        return self._act_on_many(request, actions.STOP, queryset)
 
     @admin.action(description=gettext_lazy("Delete selected finished jobs"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:

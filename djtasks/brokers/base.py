@@ -128,6 +128,10 @@ class Broker(ABC):
         """Flag jobs as revoked and make the waiting ones ready at once. Returns how many had not ended."""
 
     @abstractmethod
+    def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Who holds these jobs now: owner and token of each that is leased, by its id."""
+
+    @abstractmethod
     def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
         """What is ready in `queue`, in the order in which it will be claimed; or what waits for its time, next first.
 

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
-from django.db import models
+from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.managers import AppManager
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    """Workers, and what they are asked to do."""
+
+    def live(self) -> Self:
+        """Those that nobody has declared lost, and that have not stopped."""
+        return self.filter(lost_at=None, stopped_at=None)
+
+    def tell(self, worker: str, command: Mapping[str, Any]) -> bool:
+        """Ask a live worker to do something, soon. Returns whether it lives.
+
+        Not within a transaction that may last: the worker's beats would wait for it.
+        """
+        with transaction.atomic(using=self.db):
+            row = self.live().select_for_update().filter(pk=worker).first()
+            if row is None:
+                return False
+            commands = [*json.loads(row.command or "[]"), command]
+            return bool(self.filter(pk=worker).update(command=json.dumps(commands)))
+
+    def commands(self, worker: str) -> str | None:
+        """What the worker is asked to do, a JSON list; None if that is nothing."""
+        return self.filter(pk=worker).values_list("command", flat=True).first()
+
+    def obeyed(self, worker: str, commands: str) -> None:
+        """The worker has done what `commands` gave; if more came meanwhile, it will find all of it once more."""
+        self.filter(pk=worker, command=commands).update(command=None)
 
 
 class Worker(models.Model):
@@ -35,7 +65,7 @@ class Worker(models.Model):
     stopped_at = UTCDateTimeField(_("stopped at"), null=True)
     lost_at = UTCDateTimeField(_("lost at"), null=True)
 
-    objects: ClassVar[AppManager[Self]] = AppManager()
+    objects = AppManager.from_queryset(WorkerQuerySet)()
 
     class Meta:
         verbose_name = _("worker")

@@ -75,7 +75,7 @@ class EagerResult(AsyncResult[Value]):
         if propagate and self._state in states.PROPAGATE_STATES:
             raise self._value if isinstance(self._value, BaseException) else RuntimeError(str(self._value))
 
-    def revoke(self, terminate: bool = False) -> None:
+    def revoke(self, terminate: bool = False, signal: str | int | None = None) -> None:
         """It has ended already."""
 
     def forget(self) -> None:

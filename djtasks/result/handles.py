@@ -130,11 +130,12 @@ class AsyncResult(RowReader, Generic[Value]):
                 f"leave the atomic() block before get(). In a TestCase, call djtasks.testing.run_jobs() first."
             )
 
-    def revoke(self, terminate: bool = False) -> None:
-        """Cancel the job: it ends as REVOKED without a run, or is not repeated if it runs. Raises BrokerUnavailable."""
-        if terminate:
-            raise NotImplementedError("Ending a run that has begun needs worker commands, which djtasks lacks yet.")
-        publish.revoke([self.id])
+    def revoke(self, terminate: bool = False, signal: str | int | None = None) -> None:
+        """Cancel the job: it ends as REVOKED without a run, or is not repeated if it runs.
+
+        With `terminate` a run is ended by `signal` (SIGTERM). Raises BrokerUnavailable, ValueError for no signal.
+        """
+        publish.revoke([self.id], (signal or "SIGTERM") if terminate else None)
 
     def forget(self) -> None:
         """Delete the finished job's row; a job that has not ended stays."""

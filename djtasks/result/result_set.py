@@ -173,13 +173,10 @@ class ResultSet:
 
     # What is done with all of them
 
-    def revoke(self, terminate: bool = False, **options: Any) -> None:
-        """Cancel all. Raises BrokerUnavailable."""
-        jobs = [each for each in _flat(self.results) if each.is_stored]
-        for each in jobs if terminate else ():
-            each.revoke(terminate=True)
-        for ids in _portions(jobs):
-            publish.revoke(ids)
+    def revoke(self, terminate: bool = False, signal: str | int | None = None) -> None:
+        """Cancel all, as `AsyncResult.revoke` does one."""
+        for ids in _portions([each for each in _flat(self.results) if each.is_stored]):
+            publish.revoke(ids, (signal or "SIGTERM") if terminate else None)
 
     def forget(self) -> None:
         """Delete the rows of those that have ended."""

@@ -94,8 +94,14 @@ class Child:
         connections.close_all()
         return not io.is_alive()
 
-    def stop(self, *_signal: object) -> None:
-        """Ask for a warm stop. Safe in a signal handler, from any thread, and twice."""
+    def stop(self, number: int | None = None, _frame: object = None) -> None:
+        """Ask for a warm stop. Safe in a signal handler, from any thread, and twice.
+
+        A signal that comes to end the job that runs ends this process.
+        """
+        if number is not None and self.slots.is_condemned(self.index):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.consumer.stopping = True
         self._asleep = True
         self.wake()

@@ -1,25 +1,25 @@
-"""Ends runs from outside, by a signal: those that have reached their hard time limit.
+"""Ends runs from outside, by a signal: those that have reached their hard time limit, and those that were revoked.
 
 The supervisor calls it; what follows for the job is the keeper's to say, once the process is dead.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
-from djtasks.worker.processes import Process, Sentence, kill_group
+from djtasks.worker.processes import Process, Sentence, kill_group, signal_group
 from djtasks.worker.slots import Slots, Started
 
-logger = logging.getLogger("djtasks.worker")
-
 LAST_STORING: Final = 1.0  # seconds for which a child's unstored outcomes of other jobs are waited for
+LAST_DEEDS: Final = 5.0  # seconds that a process has to end by a signal, before it is killed
 CLOSE_LOOKS: Final = 0.02  # seconds between two looks meanwhile
 STANDSTILL: Final = 0.2  # seconds until a process that was stopped stands still, unless the system holds it anyhow
+REMEMBERED: Final = 60.0  # seconds; what was claimed begins, or is given back, long before
 
 
 class Enforcer:
@@ -27,6 +27,14 @@ class Enforcer:
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
+        self._revoked: dict[tuple[str, int], tuple[int, float]] = {}  # run → by which signal, and when it was asked for
+
+    def revoke(self, runs: Iterable[tuple[str, int]], signal_name: str) -> None:
+        """End these runs, given by id and token, or do so once they begin."""
+        now = time.monotonic()
+        number = getattr(signal, signal_name, signal.SIGTERM)
+        self._revoked = {run: order for run, order in self._revoked.items() if now - order[1] < REMEMBERED}
+        self._revoked.update(((job_id, token), (number, now)) for job_id, token in runs)
 
     def patience(self, children: Collection[Process]) -> float:
         """Seconds until it has to look again."""
@@ -42,11 +50,18 @@ class Enforcer:
             sentence = self._sentence(self.slots.read(process.index))
             if sentence is None:
                 process.sentence = process.patience_ends = None
+            elif process.sentence is not None:
+                if process.patience_ends is not None and time.monotonic() > process.patience_ends:
+                    kill_group(process.pid)
             elif self._is_time(process, process.index):
                 self._carry_out(process, process.index, sentence)
 
     def _sentence(self, started: Started | None) -> Sentence | None:
-        if started is not None and started.left <= 0:
+        if started is None:
+            return None
+        if order := self._revoked.get((started.id, started.token)):
+            return Sentence(started.id, started.token, order[0])
+        if started.left <= 0:
             return Sentence(started.id, started.token, seconds=started.time_limit)
         return None
 
@@ -59,13 +74,14 @@ class Enforcer:
         return time.monotonic() > process.patience_ends
 
     def _carry_out(self, process: Process, index: int, sentence: Sentence) -> None:
-        """Kill the process, if that job still runs: it may be ending just now, or the next one have begun."""
-        os.kill(process.pid, signal.SIGSTOP)
-        _wait_for_standstill(process.pid)
-        if self._sentence(self.slots.read(index)) == sentence:
-            process.sentence = sentence
-            kill_group(process.pid)
-        else:
+        """Send the signal, if that job still runs: it may be ending just now, or the next one have begun."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)
+            _wait_for_standstill(process.pid)
+            if self._sentence(self.slots.read(index)) == sentence:
+                process.sentence, process.patience_ends = sentence, time.monotonic() + LAST_DEEDS
+                self.slots.condemn(index)
+                signal_group(process.pid, sentence.signum)
             os.kill(process.pid, signal.SIGCONT)
 
 

@@ -41,6 +41,7 @@ logger = logging.getLogger("djtasks.worker")
 
 PROMOTE_EVERY: Final = 0.1  # seconds
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
+COMMANDS_EVERY: Final = 1.0  # seconds between two looks for what an operator asks, at most
 RESEND_EVERY: Final = 1.0  # seconds
 RESENT_AT_ONCE: Final = 2000  # messages, about, so that the beats do not wait for a long outbox
 COMPLAIN_EVERY: Final = 60.0  # seconds
@@ -118,6 +119,7 @@ class Keeper:
         try:
             self._register()
             self._every("beat", settings.WORKER_HEARTBEAT, self._beat)
+            self._every("obey", min(COMMANDS_EVERY, settings.WORKER_HEARTBEAT), self._obey)
             self._rescue()
             self._every("promote", PROMOTE_EVERY, self.broker.promote)
             self._every("watch", min(1.0, settings.WORKER_LOST_AFTER / 5), self._watch)
@@ -222,6 +224,15 @@ class Keeper:
             row.update(beat=F("beat") + 1, beat_at=utc_now())
         signals.heartbeat_sent.notify(sender=self)
 
+    def _obey(self) -> None:
+        """Do what this worker is asked to do; what is told twice does no harm."""
+        workers = Worker.objects.all()
+        if text := workers.commands(self.worker):
+            for command in json.loads(text):
+                if "terminate" in command:
+                    self._say(command)
+            workers.obeyed(self.worker, text)
+
     def _watch(self) -> None:
         beats = self.broker.beats()
         owners = self.broker.owners() | self._owners_of_rows()
@@ -255,9 +266,9 @@ class Keeper:
         for _ in range(len(self._losses)):
             loss = self._losses[0]
             try:
-                sentence = self._deaths.get(loss.worker, {}).get("sentence")
+                word = self._deaths.get(loss.worker, {})
                 for delivery in self.broker.rescue([loss], rescuer=self.owner):
-                    self.ledger.record(ended_from_outside(delivery, sentence), block=False)
+                    self.ledger.record(ended_from_outside(delivery, word), block=False)
                 self._restore(loss)
             except (BrokerUnavailable, DatabaseError, InterfaceError):
                 raise

@@ -19,7 +19,7 @@ from typing import Final
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
 _BEAT: Final = struct.Struct("=d")
-_SLOT: Final = struct.Struct("=64sQdd?7x")  # id, token, start, hard time limit (0: none), marked
+_SLOT: Final = struct.Struct("=64sQdd??6x")  # id, token, start, hard time limit (0: none), marked, condemned
 _COUNTS: Final = struct.Struct("=QQ")  # processed, failed
 _OWNER: Final = struct.Struct("=64s")  # the boot id of the child that has the slot
 _UNSETTLED: Final = struct.Struct("=Q")  # outcomes that the child has not stored yet
@@ -29,6 +29,7 @@ _UNSETTLED_OFFSET: Final = _OWNER_OFFSET + _OWNER.size
 _SLOT_SIZE: Final = _UNSETTLED_OFFSET + _UNSETTLED.size
 _MARK: Final = struct.Struct("=?")
 _MARK_OFFSET: Final = struct.calcsize("=64sQdd")
+_CONDEMNED_OFFSET: Final = _MARK_OFFSET + _MARK.size
 
 
 def clock() -> float:
@@ -82,7 +83,7 @@ class Slots:
     def mark(self, index: int, job_id: str, token: int, time_limit: float | None = None) -> None:
         """Say that the child begins this job, which may run for `time_limit` seconds."""
         at = self._at(index)
-        _SLOT.pack_into(self._memory, at, job_id.encode("ascii"), token, clock(), time_limit or 0.0, False)
+        _SLOT.pack_into(self._memory, at, job_id.encode("ascii"), token, clock(), time_limit or 0.0, False, False)
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, True)  # last: a torn mark is none
 
     def clear(self, index: int, *, failed: bool = False) -> None:
@@ -91,6 +92,15 @@ class Slots:
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
         processed, failures = _COUNTS.unpack_from(self._memory, at + _COUNTS_OFFSET)
         _COUNTS.pack_into(self._memory, at + _COUNTS_OFFSET, processed + 1, failures + failed)
+
+    def condemn(self, index: int) -> None:
+        """Say that what the child runs is to end by the signal that comes. For the parent, while the child stands."""
+        _MARK.pack_into(self._memory, self._at(index) + _CONDEMNED_OFFSET, True)
+
+    def is_condemned(self, index: int) -> bool:
+        """Whether a signal that comes is meant for the job that runs in the child, not for the child."""
+        *_, marked, condemned = _SLOT.unpack_from(self._memory, self._at(index))
+        return bool(marked and condemned)
 
     def tell_unsettled(self, index: int, count: int) -> None:
         """Say how many outcomes the child has not stored yet."""
@@ -119,7 +129,7 @@ class Slots:
 
     def read(self, index: int) -> Started | None:
         """What has begun in the child and not ended."""
-        job_id, token, since, limit, marked = _SLOT.unpack_from(self._memory, self._at(index))
+        job_id, token, since, limit, marked, _condemned = _SLOT.unpack_from(self._memory, self._at(index))
         return Started(job_id.rstrip(b"\0").decode("ascii"), token, since, limit) if marked else None
 
     def counts(self) -> tuple[int, int]:

@@ -16,8 +16,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import uuid_utils
@@ -31,7 +32,7 @@ from djtasks.worker.enforcer import Enforcer
 from djtasks.worker.keeper import Keeper, run_keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.processes import Process, cause, kill_group
-from djtasks.worker.slots import Slots, Started
+from djtasks.worker.slots import Slots, Started, clock
 
 logger = logging.getLogger("djtasks.worker")
 
@@ -241,7 +242,8 @@ class Supervisor:
         if started is None or is_innocent or self._stops > 1:
             return {"dead": process.owner, "started": None}
         about = asdict(sentence) if sentence is not None else None
-        return {"dead": process.owner, "started": [started.id, started.token], "sentence": about}
+        seconds = clock() - started.since
+        return {"dead": process.owner, "started": [started.id, started.token], "seconds": seconds, "sentence": about}
 
     def _tell_of_death(self, process: Process, code: int, started: Started | None) -> None:
         if self._stops > 1:
@@ -280,6 +282,8 @@ class Supervisor:
         for line in lines:
             word = json.loads(line)
             self._dead.pop(word.get("rescued", ""), None)
+            if "terminate" in word:
+                self._enforcer.revoke(word["terminate"], word["signal"])
             if word.get("lost") == self._worker:
                 self._begin_anew()
 
@@ -342,7 +346,7 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
     worker = new_worker_id()
     slots.give(0, f"{worker}.0")
     child = Child(f"{worker}.0", 0, slots, options)
-    keeper = Keeper(worker, 0, slots, options, say=lambda word: child.stop() if "lost" in word else None)
+    keeper = Keeper(worker, 0, slots, options, say=partial(_hear_alone, child))
     signals.worker_init.notify(sender=child)
     thread = threading.Thread(
         target=run_keeper, args=(keeper, parent_pipe, child.stop), name="djtasks-keeper", daemon=True
@@ -356,6 +360,14 @@ def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
     thread.join(timeout=LAST_WORDS)
     signals.worker_shutdown.notify(sender=child)
     return 0 if is_stored else 1
+
+
+def _hear_alone(child: Child, word: Mapping[str, Any]) -> None:
+    """Take the keeper's words where there is no supervisor."""
+    if "lost" in word:
+        child.stop()
+    if "terminate" in word:
+        logger.warning("The solo pool cannot end what runs in its own process: it goes on to its end.")
 
 
 def new_worker_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from django.test import Client
 from djtasks import control, states
 from djtasks.admin import actions
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.models import Job
+from djtasks.models import Job, Worker
 
 LIST = "/staff/djtasks/job/"
 ALL = [(action.name, action.choice, action.permission) for action in actions.ALL]
+FITTING = {"cancel": states.PENDING, "stop": states.STARTED}  # what it is offered for, if not for finished jobs
 
 
 def run(client: Client, choice: str, *jobs: Job, confirmed: bool = True, **more: str) -> Any:
@@ -61,7 +63,7 @@ def test_the_permission_alone_without_viewing_is_not_enough(
 def test_each_action_is_offered_only_to_those_who_may(
     log_in: Any, make_job: Any, name: str, choice: str, permission: str
 ) -> None:
-    job = make_job(states.PENDING if name == "cancel" else states.FAILURE)
+    job = make_job(FITTING.get(name, states.FAILURE))
     allowed, other = log_in("view_job", permission), log_in("view_job", name="bob")
     for client, is_offered in ((allowed, True), (other, False)):
         assert (f'value="{choice}"' in client.get(LIST).text) is is_offered
@@ -72,9 +74,10 @@ def test_each_action_is_offered_only_to_those_who_may(
 def test_nothing_is_done_before_it_is_confirmed(
     root: Client, make_job: Any, name: str, choice: str, permission: str
 ) -> None:
-    finished, waiting = make_job(states.FAILURE, task="the.finished"), make_job(task="the.waiting")
+    finished = make_job(states.FAILURE, task="the.finished")
+    waiting = make_job(FITTING.get(name, states.PENDING), task="the.waiting")
     html = run(root, choice, finished, waiting, confirmed=False).text
-    touched, rest = (waiting, finished) if name == "cancel" else (finished, waiting)
+    touched, rest = (waiting, finished) if name in FITTING else (finished, waiting)
     assert str(touched) in html
     assert str(rest) not in html
     assert "left alone" in html
@@ -114,6 +117,21 @@ def test_cancel_revokes_what_has_not_ended(log_in: Any, make_job: Any) -> None:
     assert Job.objects.filter(revoked=True).count() == 5
     assert untouched(done)
     assert LogEntry.objects.count() == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stop_asks_the_worker_that_runs_a_job_to_end_it(log_in: Any, make_job: Any) -> None:
+    Worker.objects.create(pk="w", hostname="w", pid=1, queues="null", pool="prefork", concurrency=1)
+    running = make_job(states.STARTED, worker="w.3", token=2, revoked=True)
+    waiting, done = make_job(), make_job(states.SUCCESS)
+    client = log_in("view_job", "revoke_job")
+    assert (
+        "2 jobs do not run and are left alone" in run(client, "stop_jobs", running, waiting, done, confirmed=False).text
+    )
+    assert "1 job was cancelled; its worker ends it" in run(client, "stop_jobs", running).text
+    (command,) = json.loads(Worker.objects.get().command or "[]")
+    assert command == {"terminate": [[running.pk, 2]], "signal": "SIGTERM"}
+    assert untouched(waiting, done)
 
 
 def test_delete_never_takes_an_unfinished_job(log_in: Any, make_job: Any) -> None:

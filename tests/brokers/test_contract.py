@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from djtasks import states
 from djtasks.brokers.base import Loss
 from djtasks.message import Message, new_id
-from djtasks.models import Worker
+from djtasks.models import Job, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker("redis", "valkey")
@@ -348,6 +349,31 @@ def test_a_job_acknowledged_early_has_begun_whatever_was_seen(broker):
     (delivery,) = claim(broker, worker="dead.1")
     broker.start([delivery])
     assert ids(broker.rescue([Loss("dead.1")], rescuer="me")) == [delivery.id]
+
+
+def test_what_was_ended_on_purpose_goes_to_the_rescuer_uncounted_and_the_rest_back(broker):
+    broker.enqueue([message(id="a"), message(id="b")])
+    begun, waiting = claim(broker, worker="dead.1", limit=2)
+    (ended,) = broker.rescue([Loss("dead.1", started=(begun.id, begun.token), final=True)], rescuer="me")
+    assert (ended.id, ended.worker, ended.token, ended.losses) == ("a", "me", 2, 0)
+    (again,) = claim(broker)
+    assert (again.id, again.losses) == (waiting.id, 0)
+
+
+def test_a_purpose_that_was_of_another_run_ends_nothing(broker):
+    broker.enqueue([message(id="a")])
+    (begun,) = claim(broker, worker="dead.1")
+    assert broker.rescue([Loss("dead.1", started=("a", begun.token + 1), final=True)], rescuer="me") == []
+    assert claim(broker)[0].losses == 0
+
+
+def test_who_holds_a_job_is_told_by_its_id(broker):
+    broker.enqueue([message(id="held"), message(id="waits", countdown=60), message(id="ended")])
+    held, ended = claim(broker, worker="w.1", limit=2)
+    broker.ack([ended])
+    Job.objects.filter(pk="ended").update(state=states.SUCCESS)
+    assert broker.leases(["held", "waits", "ended", "unknown"]) == {"held": ("w.1", held.token)}
+    assert broker.leases([]) == {}
 
 
 def test_two_rescuers_at_once_rescue_each_job_once(broker):

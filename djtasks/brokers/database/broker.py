@@ -202,6 +202,11 @@ class DatabaseBroker(Broker):
         unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.SETTLED)
         return unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
 
+    def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+        with _errors_named():
+            rows = Job.objects.running().filter(pk__in=ids).values_list("pk", "worker", "token")
+            return {pk: (worker, token) for pk, worker, token in rows}
+
     def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
         with _errors_named():
             jobs = Job.objects.scheduled() if scheduled else Job.objects.ready()

@@ -218,6 +218,14 @@ class RedisBroker(Broker):
             for queue, group in _by(itemgetter(1), known)
         )
 
+    def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+        held: dict[str, tuple[str, int]] = {}
+        for portion in _slices(ids):
+            answer = self.server.run("leased", [self.keys.jobs], portion)
+            for job_id, owner, token in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+                held[job_id.decode()] = owner.decode(), token
+        return held
+
     @property
     def reconnects(self) -> int:
         return self.server.reconnects
