@@ -22,7 +22,6 @@ SETTINGS_PAGE = "The settings are described in docs/settings.md of djtasks."
 SCHEDULES_PAGE = "Schedules are described in docs/schedules.md of djtasks."
 RESERVED = frozenset(
     {
-        "WORKER_MAX_MEMORY_PER_CHILD",
         "TASK_DEFAULT_RATE_LIMIT",
         "ERROR_EMAILS",
         "TRACE_ENQUEUE",

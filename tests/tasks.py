@@ -238,6 +238,25 @@ def sleep(seconds):
 
 
 @shared_task
+def take_memory(mebibytes):
+    """Take so much, give it back, and tell the process."""
+    return len(bytearray(mebibytes * 1024 * 1024)) and os.getpid()
+
+
+@shared_task(bind=True)
+def end_somehow(self, path, how):
+    """Return, or let the process end in another way, once."""
+    if how == "limit":
+        time.sleep(60)
+    if how != "return" and not Path(f"{path}-{self.request.id}").exists():
+        Path(f"{path}-{self.request.id}").touch()
+        if how == "leave":
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@shared_task
 def total(numbers):
     return sum(numbers)
 

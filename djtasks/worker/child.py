@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -133,7 +135,18 @@ class Child:
         self._clean()
         self.consumer.done(time.monotonic() - started)
         self._runs += 1
+        self._recycle()
+
+    def _recycle(self) -> None:
+        """Stop after so many jobs, or once the process has grown too large; the supervisor replaces it."""
+        if self.options.pool == "solo":
+            return  # nobody would
         if self.options.max_tasks and self._runs >= self.options.max_tasks:
+            self.stop()
+        elif self.options.max_memory and (used := most_memory()) > self.options.max_memory:
+            logger.info(
+                "Child %d is replaced: it has taken %d KiB, and may take %d", self._pid, used, self.options.max_memory
+            )
             self.stop()
 
     def _begin(self, delivery: Delivery, task: Any, time_limit: float | None) -> None:
@@ -309,6 +322,12 @@ def _close(connection: BaseDatabaseWrapper) -> None:
     connection.savepoint_ids, connection.run_on_commit = [], []
     connection.needs_rollback = False
     connection.close()
+
+
+def most_memory() -> int:
+    """The most memory that this process has taken so far, in KiB (what of it is shared with others counts, too)."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most // 1024 if sys.platform == "darwin" else most  # bytes there
 
 
 def _close_all() -> None:

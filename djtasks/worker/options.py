@@ -19,6 +19,7 @@ class WorkerOptions:
     concurrency: int = 1
     ahead: int | None = None
     max_tasks: int | None = None
+    max_memory: int | None = None  # KiB
     limits: Limits | None = None  # of the run time of jobs that have none of their own; None: the settings'
     burst: bool = False
     beat: bool = True

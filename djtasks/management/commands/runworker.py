@@ -51,6 +51,9 @@ class Command(ProcessCommand):
             "--soft-time-limit", type=float, help="Raise SoftTimeLimitExceeded in a job that runs for so many seconds."
         )
         parser.add_argument("--max-tasks-per-child", type=int, help="Replace a process after so many jobs.")
+        parser.add_argument(
+            "--max-memory-per-child", type=int, metavar="KIB", help="Replace a process that has taken so much memory."
+        )
         parser.add_argument("--burst", action="store_true", help="Stop when the queues are empty.")
         parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
 
@@ -96,6 +99,7 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         concurrency=pool.processes,
         ahead=None if ahead is None else max(1, ahead),
         max_tasks=given["max_tasks_per_child"] or settings.WORKER_MAX_TASKS_PER_CHILD,
+        max_memory=given["max_memory_per_child"] or settings.WORKER_MAX_MEMORY_PER_CHILD,
         limits=_limits(given),
         burst=given["burst"],
         beat=not given["no_beat"],
