@@ -19,6 +19,7 @@ class DjtasksConfig(AppConfig):
         from djtasks import builtin, checks, mail, registry  # noqa: F401 - models may load only now
         from djtasks.worker import beside_runserver
 
-        registry.autodiscover()
+        if sys.argv[1:3] != ["djtasks", "health"]:  # asked every few seconds, and of no task
+            registry.autodiscover()
         if beside_runserver.is_wanted(sys.argv, dict(os.environ)):
             beside_runserver.start()

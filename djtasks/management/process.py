@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import platform
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
@@ -98,13 +94,6 @@ class ProcessCommand(BaseCommand):
             raise CommandError("\n".join(errors))
 
 
-def expand_hostname(name: str) -> str:
-    """`name` with %h (machine), %n (its short name), %d (its domain) filled in, as in Celery."""
-    full = socket.gethostname()
-    short, _, domain = full.partition(".")
-    return name.replace("%h", full).replace("%n", short).replace("%d", domain)
-
-
 def set_up_logging(level: str) -> None:
     """Set the level of the logger 'djtasks'; give it a handler only if nobody would show its lines."""
     logger = logging.getLogger("djtasks")
@@ -152,16 +141,3 @@ def others() -> str:
     finally:
         connections[settings.DATABASE].close()
     return ", ".join(names) or "none"
-
-
-@contextmanager
-def pidfile(path: str | None) -> Iterator[None]:
-    """Within the block, the number of this process stands in the file at `path`, if that is given."""
-    if path:
-        with open(path, "w") as file:  # noqa: PTH123 - one line
-            file.write(f"{os.getpid()}\n")
-    try:
-        yield
-    finally:
-        if path:
-            os.unlink(path)  # noqa: PTH108

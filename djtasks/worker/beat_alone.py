@@ -7,15 +7,15 @@ from typing import Any
 from djtasks.worker.child import take_signals
 from djtasks.worker.keeper import Keeper, run_keeper
 from djtasks.worker.options import WorkerOptions
-from djtasks.worker.slots import Slots
-from djtasks.worker.supervisor import new_worker_id
+from djtasks.worker.supervisor import new_worker_id, slots_of
 
 
 class BeatAlone:
     """Runs until a signal stops it."""
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, slots_file: int | None = None) -> None:
         self.options = options
+        self.slots = slots_of(options, slots_file)
         self._is_stopping = False
         self._keeper: Keeper | None = None
 
@@ -23,7 +23,7 @@ class BeatAlone:
         """Beat until stopped. Returns the exit code."""
         take_signals(self.stop)
         while not self._is_stopping:
-            self._keeper = Keeper(new_worker_id(), 0, Slots(0), self.options, say=self._hear)
+            self._keeper = Keeper(new_worker_id(), 0, self.slots, self.options, say=self._hear)
             run_keeper(self._keeper, None)
         return 0
 

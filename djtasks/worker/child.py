@@ -193,6 +193,7 @@ class Child:
                     claimed = self._turn()
                 if failures:
                     logger.info("The broker and the database answer again")
+                self.slots.turn(self.index)
                 failures = stumbles = 0
                 if claimed or not self.consumer.is_idle:
                     pause, self._worked = self.broker.first_pause, time.monotonic()

@@ -6,6 +6,7 @@ a child dies the one job that had begun in it is known (DESIGN: rule 4).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -18,7 +19,10 @@ from dataclasses import dataclass
 from typing import Final
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
+_MAGIC: Final = b"djtasks1"  # the version of this layout at its end
+_HEAD: Final = struct.Struct("=8sQQdd256s")  # magic, process, number of slots, start, WORKER_LOST_AFTER, name
 _BEAT: Final = struct.Struct("=d")
+_FIRST_SLOT: Final = _HEAD.size + _BEAT.size
 _SLOT: Final = struct.Struct("=64sQdd??6x")  # id, token, start, hard time limit (0: none), marked, condemned
 _COUNTS: Final = struct.Struct("=QQ")  # processed, failed
 _OWNER: Final = struct.Struct("=64s")  # the boot id of the child that has the slot
@@ -26,7 +30,9 @@ _UNSETTLED: Final = struct.Struct("=Q")  # outcomes that the child has not store
 _COUNTS_OFFSET: Final = _SLOT.size
 _OWNER_OFFSET: Final = _COUNTS_OFFSET + _COUNTS.size
 _UNSETTLED_OFFSET: Final = _OWNER_OFFSET + _OWNER.size
-_SLOT_SIZE: Final = _UNSETTLED_OFFSET + _UNSETTLED.size
+_TURN: Final = struct.Struct("=d")  # when the child last asked for jobs, or ended one
+_TURN_OFFSET: Final = _UNSETTLED_OFFSET + _UNSETTLED.size
+_SLOT_SIZE: Final = _TURN_OFFSET + _TURN.size
 _MARK: Final = struct.Struct("=?")
 _MARK_OFFSET: Final = struct.calcsize("=64sQdd")
 _CONDEMNED_OFFSET: Final = _MARK_OFFSET + _MARK.size
@@ -53,21 +59,46 @@ class Started:
 
 
 class Slots:
-    """The shared memory, made before the fork. `count` is the number of children at most."""
+    """The shared memory, made before the fork. `count` is the number of children at most.
 
-    def __init__(self, count: int) -> None:
+    With `descriptor`, of an empty file, others can look into it: see `look`. `name` and `lost_after` are told to them.
+    """
+
+    def __init__(self, count: int, *, name: str = "", lost_after: float = 0.0, descriptor: int | None = None) -> None:
         self.count = count
-        self._memory = mmap.mmap(-1, _BEAT.size + count * _SLOT_SIZE)
+        size = _FIRST_SLOT + count * _SLOT_SIZE
+        if descriptor is not None:
+            os.ftruncate(descriptor, size)
+        self._file = descriptor
+        self._memory = mmap.mmap(-1 if descriptor is None else descriptor, size)
+        self.name, self.pid, self.born, self.lost_after = name, os.getpid(), clock(), lost_after
+        _HEAD.pack_into(self._memory, 0, _MAGIC, self.pid, count, self.born, lost_after, name.encode()[:256])
         self._lock, path = tempfile.mkstemp()
         os.unlink(path)  # noqa: PTH108 - it is gone with its descriptors
 
+    @classmethod
+    def look(cls, descriptor: int) -> Slots:
+        """The slots in the file of another worker, to be read. Raises ValueError if it has none of this layout."""
+        slots = cls.__new__(cls)
+        slots._memory = mmap.mmap(descriptor, 0)
+        if len(slots._memory) < _FIRST_SLOT:
+            raise ValueError("The file is too short.")
+        magic, slots.pid, slots.count, slots.born, slots.lost_after, name = _HEAD.unpack_from(slots._memory, 0)
+        slots.name = name.rstrip(b"\0").decode("utf-8", "ignore")
+        if magic != _MAGIC or len(slots._memory) != _FIRST_SLOT + slots.count * _SLOT_SIZE:
+            raise ValueError("The file has another layout.")
+        return slots
+
     def beat(self) -> None:
         """Say that the broker has just taken a beat of this worker."""
-        _BEAT.pack_into(self._memory, 0, clock())
+        _BEAT.pack_into(self._memory, _HEAD.size, clock())
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._file)  # or those who tidy /tmp up might think that nobody needs it
 
     def beat_age(self) -> float:
         """Seconds since the last good beat; very many if there was none."""
-        (last,) = _BEAT.unpack_from(self._memory, 0)
+        (last,) = _BEAT.unpack_from(self._memory, _HEAD.size)
         return clock() - last if last else float("inf")
 
     @contextmanager
@@ -92,6 +123,20 @@ class Slots:
         _MARK.pack_into(self._memory, at + _MARK_OFFSET, False)
         processed, failures = _COUNTS.unpack_from(self._memory, at + _COUNTS_OFFSET)
         _COUNTS.pack_into(self._memory, at + _COUNTS_OFFSET, processed + 1, failures + failed)
+        self.turn(index)
+
+    def turn(self, index: int) -> None:
+        """Say that the child has just asked for jobs, and was answered; or need not ask."""
+        _TURN.pack_into(self._memory, self._at(index) + _TURN_OFFSET, clock())
+
+    def longest_wait(self) -> float | None:
+        """Seconds since that child last asked for jobs which has waited for longest. None: no child waits for any."""
+        now, waits = clock(), []
+        for index in range(self.count):
+            if self.read(index) is None:
+                (turn,) = _TURN.unpack_from(self._memory, self._at(index) + _TURN_OFFSET)
+                waits.append(now - max(turn, self.born))
+        return max(waits) if waits else None
 
     def condemn(self, index: int) -> None:
         """Say that what the child runs is to end by the signal that comes. For the parent, while the child stands."""
@@ -138,4 +183,4 @@ class Slots:
         return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
     def _at(self, index: int) -> int:
-        return _BEAT.size + index * _SLOT_SIZE
+        return _FIRST_SLOT + index * _SLOT_SIZE

@@ -47,9 +47,9 @@ _PR_SET_PDEATHSIG: Final = 1
 class Supervisor:
     """Runs a worker until it is told to stop. `parent_pipe`: a descriptor at whose end the worker stops, too."""
 
-    def __init__(self, options: WorkerOptions, parent_pipe: int | None = None) -> None:
+    def __init__(self, options: WorkerOptions, parent_pipe: int | None = None, slots_file: int | None = None) -> None:
         self.options = options
-        self.slots = Slots(options.concurrency)
+        self.slots = slots_of(options, slots_file)
         self._enforcer = Enforcer(self.slots)
         self._parent_pipe = parent_pipe
         self._worker = new_worker_id()
@@ -340,9 +340,15 @@ class Supervisor:
                 os.kill(process.pid, signal.SIGTERM)
 
 
-def run_solo(options: WorkerOptions, parent_pipe: int | None = None) -> int:
+def slots_of(options: WorkerOptions, descriptor: int | None) -> Slots:
+    """The slots of a worker; in the file of that descriptor, if there is one, others can look into them."""
+    lost_after = settings.WORKER_LOST_AFTER
+    return Slots(options.concurrency, name=options.hostname, lost_after=lost_after, descriptor=descriptor)
+
+
+def run_solo(options: WorkerOptions, parent_pipe: int | None = None, slots_file: int | None = None) -> int:
     """Run a worker in this very process: jobs in the main thread, the keeper in another. Returns the exit code."""
-    slots = Slots(1)
+    slots = slots_of(options, slots_file)
     worker = new_worker_id()
     slots.give(0, f"{worker}.0")
     child = Child(f"{worker}.0", 0, slots, options)

@@ -284,14 +284,6 @@ def test_short_jobs_do_not_wait_behind_a_long_one(start_worker, tmp_path):
     assert not long.ready()
 
 
-def test_a_pidfile_is_written_and_removed(start_worker, tmp_path):
-    pidfile = tmp_path / "worker.pid"
-    worker = start_worker("-c", "1", "--pidfile", str(pidfile))
-    assert pidfile.read_text() == f"{worker.pid}\n"
-    worker.stop()
-    assert not pidfile.exists()
-
-
 def test_a_worker_ends_with_the_process_that_holds_its_pipe(database, settings):
     source, sink = os.pipe()
     process = subprocess.Popen(

@@ -23,6 +23,7 @@ from djtasks.management import schedules
 from djtasks.management.tables import printable, table, time_and_age
 from djtasks.masking import MASK, masked_call, masked_text
 from djtasks.message import Delivery, Message
+from djtasks.worker import health
 
 EXAMPLES: Final = """
 examples:
@@ -30,6 +31,7 @@ examples:
   manage.py djtasks queues --json               the same, for programs
   manage.py djtasks inspect waiting mail        what is ready in the queue 'mail', in the order in which it will run
   manage.py djtasks inspect scheduled mail      what waits there for its time, the next first
+  manage.py djtasks health                      whether the workers of this machine are well, by the exit code
   manage.py djtasks inspect waiting mail --offset 100 --limit 20 --args
   manage.py djtasks schedule list               the schedules, the next to run first
   manage.py djtasks schedule run nightly        one job of the schedule 'nightly', now
@@ -48,7 +50,7 @@ class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 class Command(BaseCommand):
-    help = "Look at the queues and the schedules of djtasks."
+    help = "Look at the queues, the schedules and the workers of djtasks."
     requires_system_checks: list[str] = []  # to look is safe, whatever is wrong elsewhere
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -58,6 +60,7 @@ class Command(BaseCommand):
         self._add_queues(subcommands)
         self._add_inspect(subcommands)
         self._add_schedule(subcommands)
+        self._add_health(subcommands)
 
     def _with_subcommands(self, parser: argparse.ArgumentParser) -> Subcommands:
         """Let `parser` have subcommands; without one it prints its help."""
@@ -143,6 +146,27 @@ class Command(BaseCommand):
 
     def _act_on_schedule(self, act: Callable[[str], str], given: Mapping[str, Any]) -> None:
         self.stdout.write(act(given["name"]))
+
+    def _add_health(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "health", help="Whether the workers of this machine are well: exit code 0, or 1 and what is wrong."
+        )
+        parser.add_argument("--worker", help="Only the worker of this name, as given to runworker -n. Default: all.")
+        parser.add_argument("--json", action="store_true", help="Print a JSON object.")
+        parser.set_defaults(answer=self._health)
+
+    def _health(self, given: Mapping[str, Any]) -> None:
+        found = health.living(given["worker"])
+        problem = health.verdict(given["worker"], found)
+        if given["json"]:
+            workers = [asdict(each) for each in found]
+            self._print_json({"healthy": not problem, "problem": problem, "workers": workers})
+            if problem:
+                raise SystemExit(1)
+        elif problem:
+            raise CommandError(problem)
+        else:
+            self.stdout.write("\n".join(map(health.describe, found)))
 
     def _print_jobs(self, deliveries: Sequence[Delivery], *, first: int, scheduled: bool, with_arguments: bool) -> None:
         columns = [

@@ -9,9 +9,12 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.management.process import ProcessCommand, expand_hostname, head, others, pidfile, set_up_logging
+from djtasks.management.process import ProcessCommand, head, others, set_up_logging
+from djtasks.worker import health
 from djtasks.worker.beat_alone import BeatAlone
+from djtasks.worker.hostname import expand_hostname
 from djtasks.worker.options import WorkerOptions
+from djtasks.worker.pidfile import pidfile
 
 
 class Command(ProcessCommand):
@@ -29,12 +32,13 @@ class Command(ProcessCommand):
         )
         try:
             set_up_logging(given["loglevel"])
-            self.check_all()
-            self.introduce(banner(options))
+            with pidfile(given["pidfile"]):
+                self.check_all()
+                self.introduce(banner(options))
+                with health.shown() as slots_file:
+                    code = BeatAlone(options, slots_file).run()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
-        with pidfile(given["pidfile"]):
-            code = BeatAlone(options).run()
         sys.exit(code)
 
 

@@ -13,10 +13,12 @@ from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.limits import Limits, limits_of
-from djtasks.management.process import ProcessCommand, expand_hostname, head, others, pidfile, set_up_logging
-from djtasks.worker import pools
+from djtasks.management.process import ProcessCommand, head, others, set_up_logging
+from djtasks.worker import health, pools
 from djtasks.worker.consumer import known_queues
+from djtasks.worker.hostname import expand_hostname
 from djtasks.worker.options import WorkerOptions
+from djtasks.worker.pidfile import pidfile
 from djtasks.worker.supervisor import Supervisor, run_solo
 
 
@@ -61,18 +63,20 @@ class Command(ProcessCommand):
         try:
             options = worker_options(given)
             set_up_logging(given["loglevel"])
-            self.check_all()
-            self._warn(options)
-            self.introduce(banner(options))
+            with pidfile(given["pidfile"]):
+                sys.exit(self._run(options, given["parent_pipe"]))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
-        with pidfile(given["pidfile"]):
-            code = (
-                run_solo(options, given["parent_pipe"])
-                if options.pool == "solo"
-                else Supervisor(options, given["parent_pipe"]).run()
-            )
-        sys.exit(code)
+
+    def _run(self, options: WorkerOptions, parent_pipe: int | None) -> int:
+        """Run the worker to its end. Returns the exit code."""
+        self.check_all()
+        self._warn(options)
+        self.introduce(banner(options))
+        with health.shown() as slots_file:
+            if options.pool == "solo":
+                return run_solo(options, parent_pipe, slots_file)
+            return Supervisor(options, parent_pipe, slots_file).run()
 
     def _warn(self, options: WorkerOptions) -> None:
         if options.pool == "solo" and options.limits is not None and options.limits.hard:
