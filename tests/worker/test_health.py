@@ -65,6 +65,14 @@ def test_the_solo_pool_is_seen_too(start_worker):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_beat_alone_is_seen_too(start_worker):
+    start_worker("-n", "clock", command="runbeat")
+    code, text = probe("--worker", "clock")
+    assert code == 0
+    assert "busy" not in text
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_one_worker_is_asked_for_by_its_name(start_worker):
     start_worker("-c", "1", "-n", "one@%h")
     start_worker("-c", "1", "-n", "two")
