@@ -30,6 +30,7 @@ def test_a_worker_sends_and_runs_what_is_due(start_worker):
     make()
     worker = start_worker("-c", "1")
     wait_until(lambda: runs().count() >= 2, what="two runs")
+    wait_until(lambda: Worker.objects.get().scheduler_at, what="a word of when it woke")
     assert worker.stop() == 0
     first, second = runs().order_by("pk")[:2]
     assert (first.state, first.result) == ("SUCCESS", "7")
