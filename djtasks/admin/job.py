@@ -10,7 +10,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -26,13 +26,13 @@ from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
 from djtasks.admin.tree import Links, tree
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.models import Job, Queue
+from djtasks.models import Job, PeriodicTask, Queue
 
 LONGEST_SUMMARY = 100  # jobs that a confirmation names
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
-    """Nothing is added or changed by hand."""
+class AppAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """The pages of one of the app's models, on any admin site."""
 
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -40,12 +40,6 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic a
     class Media:
         css: ClassVar[dict[str, list[str]]] = {"all": ["djtasks/admin.css"]}
         js: ClassVar[list[str]] = ["djtasks/admin.js"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def url(self, name: str, *args: str) -> str:
         """The address of a page of this model on this admin site."""
@@ -64,6 +58,24 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic a
             "has_view_permission": self.has_view_permission(request),
             "changelist_url": self.url("changelist"),
         }
+
+    def url_elsewhere(self, request: HttpRequest, model: type[Model], page: str, *args: Any) -> str:
+        """The address of a page of another of the app's models; '' for those who may not see it."""
+        model_admin = self.admin_site._registry.get(model)
+        if model_admin is None or not model_admin.has_view_permission(request):
+            return ""
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}"
+        return reverse(name, args=[quote(each) for each in args], current_app=self.admin_site.name)
+
+
+class ReadOnlyAdmin(AppAdmin):
+    """Nothing is added or changed by hand."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 class JobAdmin(ReadOnlyAdmin):
@@ -88,6 +100,7 @@ class JobAdmin(ReadOnlyAdmin):
         listing.GroupFilter,
         listing.RootFilter,
         listing.ParentFilter,
+        listing.ScheduleFilter,
     )
     list_per_page = 50
     sortable_by = ()
@@ -147,10 +160,11 @@ class JobAdmin(ReadOnlyAdmin):
         return super().changelist_view(request, context)
 
     def _queues_url(self, request: HttpRequest) -> str:
-        queue_admin = self.admin_site._registry.get(Queue)
-        if queue_admin is None or not queue_admin.has_view_permission(request):
-            return ""
-        return reverse("admin:djtasks_queue_changelist", current_app=self.admin_site.name)
+        return self.url_elsewhere(request, Queue, "changelist")
+
+    def _schedule_url(self, request: HttpRequest, job: Job) -> str:
+        pk = PeriodicTask.objects.filter(name=job.periodic_task).values_list("pk", flat=True).first()
+        return self.url_elsewhere(request, PeriodicTask, "change", pk) if pk is not None else ""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[listing.JobChangeList]:
         return listing.JobChangeList
@@ -185,7 +199,7 @@ class JobAdmin(ReadOnlyAdmin):
             "original": job,
             "job": job,
             "pill": state_pill(job),
-            "facts": page.facts(job),
+            "facts": page.facts(job, self._schedule_url(request, job) if job.periodic_task else ""),
             "private": page.private(job) if may_read else None,
             "attempts": attempts,
             "raw_attempts": raw_attempts,

@@ -89,7 +89,7 @@ def search(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
     return jobs.filter(starts_with("id", term) | starts_with("task", term) | Q(task__in=known))
 
 
-class _ChoiceFilter(admin.SimpleListFilter):
+class ChoiceFilter(admin.SimpleListFilter):
     """One of some names; a name that is asked for is offered, whether or not it was found."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:
@@ -106,7 +106,7 @@ class _ChoiceFilter(admin.SimpleListFilter):
         return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
-class StateFilter(_ChoiceFilter):
+class StateFilter(ChoiceFilter):
     title = _("state")
     parameter_name = "state"
 
@@ -114,7 +114,7 @@ class StateFilter(_ChoiceFilter):
         return [(state, state) for state in (*states.WAITING, *states.RUNNING, *states.SETTLED)]
 
 
-class TaskFilter(_ChoiceFilter):
+class TaskFilter(ChoiceFilter):
     title = _("task")
     parameter_name = "task"
 
@@ -122,7 +122,7 @@ class TaskFilter(_ChoiceFilter):
         return [(name, name) for name in registry.names()]
 
 
-class QueueFilter(_ChoiceFilter):
+class QueueFilter(ChoiceFilter):
     """The queues that are set, that tasks name, or that recent jobs stood in."""
 
     title = _("queue")
@@ -136,7 +136,7 @@ class QueueFilter(_ChoiceFilter):
         return [(name, name) for name in sorted(names)[:MOST_CHOICES]]
 
 
-class WorkerFilter(_ChoiceFilter):
+class WorkerFilter(ChoiceFilter):
     """The workers that were started last."""
 
     title = _("worker")
@@ -151,7 +151,7 @@ class WorkerFilter(_ChoiceFilter):
         return queryset.filter(Q(worker=value) | starts_with("worker", f"{value}.")) if value else queryset
 
 
-class _AskedFilter(_ChoiceFilter):
+class _AskedFilter(ChoiceFilter):
     """What only links lead to: it is offered where it is asked for, so that it can be seen and taken back."""
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
@@ -177,6 +177,13 @@ class RootFilter(_AskedFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         return queryset.filter(Q(root_id=value) | Q(pk=value)) if value else queryset
+
+
+class ScheduleFilter(_AskedFilter):
+    """The runs of one schedule."""
+
+    title = _("schedule")
+    parameter_name = "periodic_task"
 
 
 class EnqueuedFilter(admin.SimpleListFilter):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from djtasks import encoding, registry
@@ -156,8 +158,8 @@ def _moment(text: object) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def facts(job: Job) -> list[tuple[str, Any]]:
-    """What there is to say about the job in a line each: label and value."""
+def facts(job: Job, schedule_url: str = "") -> list[tuple[str, Any]]:
+    """What there is to say about the job in a line each: label and value. `schedule_url` is that of its schedule."""
     worker = worker_names([job.worker]).get(job.worker, "")
     return [
         (_("Id"), format_html("<code>{}</code>", job.pk)),
@@ -167,7 +169,7 @@ def facts(job: Job) -> list[tuple[str, Any]]:
         (_("Run time"), run_time(job)),
         *_times(job),
         *_counters(job),
-        *_origins(job),
+        *_origins(job, schedule_url),
     ]
 
 
@@ -192,6 +194,22 @@ def _counters(job: Job) -> Iterable[tuple[str, Any]]:
     return [(label, count) for label, count in counters if count]
 
 
-def _origins(job: Job) -> Iterable[tuple[str, Any]]:
-    origins = ((_("Enqueued by"), job.enqueued_by), (_("Schedule"), job.periodic_task))
+def _origins(job: Job, schedule_url: str) -> Iterable[tuple[str, Any]]:
+    schedule = format_html('<a href="{}">{}</a>', schedule_url, job.periodic_task) if schedule_url else None
+    origins = (
+        (_("Enqueued by"), job.enqueued_by),
+        (_("Schedule"), schedule or job.periodic_task),
+        (_("Scheduled for"), _scheduled_for(job)),
+    )
     return [(label, text) for label, text in origins if text]
+
+
+def _scheduled_for(job: Job) -> SafeString | str:
+    """The tick, which beat has noted in the headers."""
+    if not job.periodic_task:
+        return ""
+    try:
+        moment = _moment(json.loads(job.headers)["scheduled_for"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    return exact_and_age(moment) if moment else ""
