@@ -6,17 +6,18 @@ from django.contrib import admin
 from django.contrib.admin import AdminSite
 
 from djtasks.admin.job import JobAdmin
+from djtasks.admin.periodic_task import PeriodicTaskAdmin
 from djtasks.admin.queue import QueueAdmin
 from djtasks.admin.worker import WorkerAdmin
-from djtasks.models import Job, Queue, Worker
+from djtasks.models import Job, PeriodicTask, Queue, Worker
 
-__all__ = ["JobAdmin", "QueueAdmin", "WorkerAdmin", "register"]
+__all__ = ["JobAdmin", "PeriodicTaskAdmin", "QueueAdmin", "WorkerAdmin", "register"]
 
-_ADMINS = {Job: JobAdmin, Queue: QueueAdmin, Worker: WorkerAdmin}
+_ADMINS = {Job: JobAdmin, PeriodicTask: PeriodicTaskAdmin, Queue: QueueAdmin, Worker: WorkerAdmin}
 
 
 def register(site: AdminSite) -> None:
-    """Show jobs, queues and workers on `site`; a model that is registered there already stays as it is."""
+    """Show jobs, schedules, queues and workers on `site`; a model that is registered there already stays as it is."""
     for model, model_admin in _ADMINS.items():
         if not site.is_registered(model):
             site.register(model, model_admin)

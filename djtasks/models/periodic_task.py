@@ -171,6 +171,7 @@ class PeriodicTask(models.Model):
     class Meta:
         verbose_name = _("schedule")
         verbose_name_plural = _("schedules")
+        permissions = (("run_periodictask", _("Can run schedules now")),)
 
     def __str__(self) -> str:
         return self.name

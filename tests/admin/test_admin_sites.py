@@ -14,7 +14,7 @@ from django.test import Client
 
 from djtasks import states
 from djtasks.admin import register
-from djtasks.models import Job, Worker
+from djtasks.models import Job, PeriodicTask, Worker
 
 JOB_PAGES = (
     "",
@@ -43,6 +43,9 @@ class InlineFinder(HTMLParser):
         self.found += [value for value in values if value.lower().startswith("javascript:")]
 
 
+SCHEDULE_PAGES = ("", "add/", "{of_code}/change/", "{own}/change/", "{own}/delete/", "{own}/history/")
+
+
 @pytest.fixture
 def pages(make_job: Any) -> list[str]:
     Worker.objects.create(id="w1", hostname="web-1", pid=1, queues="null", pool="solo", concurrency=1)
@@ -63,7 +66,18 @@ def pages(make_job: Any) -> list[str]:
     )
     waiting = make_job(parent_id=done.pk)
     addresses = [page.format(done=done.pk, waiting=waiting.pk) for page in JOB_PAGES]
-    return ["", *(f"job/{page}" for page in addresses), "worker/", "worker/w1/change/"]
+    keys = _schedules(done)
+    schedules = [page.format(**keys) for page in SCHEDULE_PAGES]
+    others = ["worker/", "worker/w1/change/", *(f"periodictask/{page}" for page in schedules)]
+    return ["", *(f"job/{page}" for page in addresses), *others]
+
+
+def _schedules(job: Job) -> dict[str, int]:
+    columns = {"task": "a.b", "last_run_at": job.finished_at, "last_job": job.pk}
+    own = PeriodicTask.objects.create(name="own", schedule="@daily", **columns)
+    of_code = PeriodicTask.objects.create(name="of-code", schedule="broken", source="settings", **columns)
+    Job.objects.filter(pk=job.pk).update(periodic_task="own")
+    return {"own": own.pk, "of_code": of_code.pk}
 
 
 @pytest.mark.parametrize("site", ["staff", "ops"])
@@ -81,6 +95,7 @@ def test_no_page_has_inline_style_or_script(root: Client, pages: list[str], make
     choices = {"action": "retry_jobs", "_selected_action": Job.objects.values_list("pk", flat=True)[0], "index": "0"}
     answers = {page: root.get(f"/staff/djtasks/{page}") for page in pages}
     answers["confirmation"] = root.post("/staff/djtasks/job/", choices)
+    answers["refused form"] = root.post("/staff/djtasks/periodictask/add/", {"schedule": "broken"})
     for page, response in answers.items():
         finder = InlineFinder()
         finder.feed(response.text)
@@ -89,10 +104,10 @@ def test_no_page_has_inline_style_or_script(root: Client, pages: list[str], make
     assert found == {}
 
 
-@pytest.mark.parametrize("name", ["djtasks/admin.css", "djtasks/admin.js"])
+@pytest.mark.parametrize("name", ["djtasks/admin.css", "djtasks/admin.js", "djtasks/schedule.js"])
 def test_the_static_files_are_there_and_are_used(root: Client, name: str) -> None:
     assert finders.find(name)
-    assert f"{name}" in root.get("/staff/djtasks/job/").text
+    assert f"{name}" in root.get("/staff/djtasks/periodictask/add/").text
 
 
 def test_the_style_sheet_loads_nothing_from_elsewhere() -> None:
@@ -102,7 +117,7 @@ def test_the_style_sheet_loads_nothing_from_elsewhere() -> None:
 
 
 def test_the_default_site_has_the_models_by_itself() -> None:
-    assert all(admin.site.is_registered(model) for model in (Job, Worker))
+    assert all(admin.site.is_registered(model) for model in (Job, PeriodicTask, Worker))
 
 
 def test_what_a_site_has_registered_itself_stays() -> None:
