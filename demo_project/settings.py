@@ -12,6 +12,8 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
+from djtasks import crontab
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -116,6 +118,19 @@ DJTASKS = {
     "BROKER_URL": env.str("DJTASKS_BROKER_URL", default="database://"),
     "EMAIL_BACKEND": mail["EMAIL_BACKEND"],
     "RUNSERVER_WORKER": env.bool("DJTASKS_RUNSERVER_WORKER", default=None),
+    "IMPORTS": ["demo_project.shop.reports"],  # tasks that stand in no tasks.py; one has its schedule beside it
+    "BEAT_SCHEDULE": {
+        "Thumbnails for the shop window": {
+            "task": "demo_project.shop.tasks.make_thumbnails",
+            "schedule": 20,  # seconds
+            "kwargs": {"count": 2},
+        },
+        "Export of the night": {
+            "task": "demo_project.shop.tasks.export_orders",
+            "schedule": crontab(minute=30, hour=2, day_of_week="mon-fri"),
+            "timezone": "Europe/Berlin",
+        },
+    },
 }
 
 LOGGING = {

@@ -27,7 +27,7 @@ from demo_project.shop.samples import SAMPLES, Sample, ending_of, words
 from demo_project.shop.views import standing
 from demo_project.shop.visitor import Visitor
 from djtasks import AsyncResult, states
-from djtasks.models import Job
+from djtasks.models import Job, PeriodicTask
 
 USERNAME = "demo"
 FIRST_PORT = 8000
@@ -93,6 +93,7 @@ class Demo:
         with self.console.status("Migrating the database …"):
             call_command("migrate", verbosity=0)
         self.make_login()
+        make_schedule()
         with stopping(self.children):
             self.start()
             sent = [Sent(sample, queued(sample)) for sample in SAMPLES]
@@ -173,7 +174,7 @@ class Demo:
         if not visitor.sign_in(USERNAME, self.password):
             return ["The admin does not accept the demo login."]
         addresses = [reverse("admin:djtasks_job_change", args=[each.result.id]) for each in sent]
-        addresses.append(reverse("admin:djtasks_job_changelist"))
+        addresses += [reverse("admin:djtasks_job_changelist"), reverse("admin:djtasks_periodictask_changelist")]
         answers = [(address, visitor.status(address)) for address in addresses]
         return [f"{address} answers {code}" for address, (code, led_to) in answers if (code, led_to) != (200, address)]
 
@@ -191,12 +192,26 @@ class Demo:
         self.console.print(
             f"\nThe shop:  [bold]{self.address}/[/]"
             f"\nThe admin: [bold]{self.address}{reverse('admin:djtasks_job_changelist')}[/]"
+            f"\nSchedules: [bold]{self.address}{reverse('admin:djtasks_periodictask_changelist')}[/]"
             f"\nLogin:     [bold]{USERNAME}[/], password [bold]{self.password}[/]"
             f"\nLogs:      {escape(str(self.children[0].log.parent))}"
             "\nCtrl-C stops the site and the worker.",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def make_schedule() -> None:
+    """Add a schedule to the database, as one would in the admin; one that is there already stays as it is."""
+    PeriodicTask.objects.get_or_create(
+        name="Primes of the quarter hour",
+        defaults={
+            "task": "demo_project.shop.tasks.sum_primes",
+            "schedule": "*/15 9-17 * * mon-fri",
+            "timezone": "Asia/Seoul",
+            "kwargs": '{"below": 1000000}',
+        },
+    )
 
 
 def queued(sample: Sample) -> AsyncResult[Any]:
