@@ -100,8 +100,10 @@ def row_of(entry: Entry) -> PeriodicTask:
     except ValidationError as error:
         texts = [f"{field}: {' '.join(messages)}" for field, messages in error.message_dict.items()]
         raise Unusable(*(Problem(f"{entry.where}: {text}") for text in texts)) from error
-    except (TypeError, ValueError) as error:
-        raise Unusable(Problem(f"{entry.where}: {error}")) from error
+    except Unusable:
+        raise
+    except Exception as error:  # values of the user's may do anything
+        raise Unusable(Problem(f"{entry.where}: {error or type(error).__name__}")) from error
     return row
 
 

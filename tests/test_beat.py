@@ -160,14 +160,13 @@ def test_thousands_that_are_due_at_once_are_all_sent(now):
     assert len(sent()) == 1200
 
 
-@pytest.mark.parametrize("beats", [4])
-def test_several_beats_send_each_tick_once(now, database, beats):
+def test_several_beats_send_each_tick_once(now, database):
     due = now().replace(microsecond=0) + 2 * SECOND
     PeriodicTask.objects.bulk_create(
         PeriodicTask(name=f"{number}", task="a.task", schedule="* * * * * *") for number in range(20)
     )
     PeriodicTask.objects.update(next_run_at=due)
-    running = [Beat() for _ in range(beats)]
+    running = [Beat() for _ in range(4)]
     for beat in running:
         beat.start()
     try:
@@ -177,20 +176,17 @@ def test_several_beats_send_each_tick_once(now, database, beats):
             beat.stop()
     wait_until(lambda: not Outbox.objects.exists(), what="the last message to be sent")
     ids = [job for _, job in sent()]
-    ticks = {read("0").next_run_at}
     assert len(ids) == len(set(ids))
     for number in range(20):
         row = read(f"{number}")
         count = (row.next_run_at - due) // SECOND
         assert count >= 4
         assert {tick_id(row.name, due + each * SECOND) for each in range(count)} <= set(ids)
-        ticks.add(row.next_run_at)
     assert len(ids) == sum(read(f"{number}").total_run_count for number in range(20))
 
 
+@pytest.mark.parametrize("database", ["postgresql", "mariadb", "redis"], indirect=True)  # SQLite has one writer
 def test_a_tick_that_another_beat_is_sending_is_passed_over(now, database):
-    if database == "default":
-        pytest.skip("SQLite has one writer: the other is waited for")
     make(due=now() - SECOND)
     make("other", due=now() - SECOND)
     with transaction.atomic(using=database):

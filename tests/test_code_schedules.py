@@ -100,7 +100,15 @@ def test_the_settings_may_take_the_place_of_a_schedule_beside_a_task(database, o
     assert (read("clean.up").schedule, read("clean.up").source) == ("every minute", "settings")
 
 
+class Strange:
+    """What its user has not thought of."""
+
+    def __iter__(self):
+        raise KeyError("strange")
+
+
 WRONG = [
+    ({**NIGHTLY, "args": Strange()}, "strange", ""),
     ({"schedule": 60}, "has no 'task'", ""),
     ({"task": "t"}, "has no 'schedule'", ""),
     (60, "must be a dict", ""),
