@@ -40,6 +40,7 @@ class Message:
     kwargs: str = "{}"
     queue: str = "default"
     priority: int = 0  # -100 (last) to 100 (first)
+    prioritized: bool = field(default=False, compare=False)  # somebody chose it; else the queue's default goes before
     eta: datetime | None = None
     countdown: float | None = None
     expires_at: datetime | None = None
@@ -282,3 +283,22 @@ def checked_id(task_id: object) -> str:
     if not 0 < len(text) <= MAX_ID_LENGTH or not text.isascii() or not text.isprintable() or text != text.strip():
         raise ValueError(f"task_id must be 1 to {MAX_ID_LENGTH} printable ASCII characters, not {text[:100]!r}.")
     return text
+
+
+def checked_text(value: object, name: str, longest: int) -> str:
+    """A text as it is. Raises ValueError, which calls it `name`, unless it is 1 to `longest` printable characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+        raise ValueError(f"{name} must be 1 to {longest} printable characters, not {value!r:.200}.")
+    return str.__str__(value)  # of an enum's member the value, whatever its own __str__ says
+
+
+def checked_queue(name: object) -> str:
+    """A queue's name, as it is. Raises ValueError unless it is 1 to 128 printable characters."""
+    return checked_text(name, "queue", MAX_QUEUE_LENGTH)
+
+
+def checked_priority(priority: object) -> int:
+    """A priority, as it is. Raises ValueError unless it is a whole number from -100 to 100."""
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
+        raise ValueError(f"priority must be a whole number from -100 to 100 (higher runs first), not {priority!r}.")
+    return int(priority)

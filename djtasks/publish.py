@@ -21,12 +21,13 @@ from djtasks.limits import limits_of
 from djtasks.message import (
     LONGEST_DELAY,
     MAX_NAME_LENGTH,
-    MAX_QUEUE_LENGTH,
     MOST_RETRIES,
-    PRIORITIES,
     Message,
     NewGroup,
     checked_id,
+    checked_priority,
+    checked_queue,
+    checked_text,
     new_id,
 )
 from djtasks.models import Job, Worker, statements
@@ -136,19 +137,20 @@ def build(
     """
     check_names(options if place is _NOWHERE else options.keys() - OURS)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
+    options = {**_routed(name, args, kwargs, options, task), **options}
     limits_of(options, task)  # raises what is wrong with them here, not in a worker
-    route = routing.route(name, args, kwargs, options, task)
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
     job = current_job() if place is _NOWHERE else None
     return Message(
         id=new_id() if own_id is None else checked_id(own_id),
         check=own_id is not None and options.get("own_id", place is _NOWHERE),
-        task=_text(name, "The task name", MAX_NAME_LENGTH),
+        task=checked_text(name, "The task name", MAX_NAME_LENGTH),
         args=encoded[0],
         kwargs=encoded[1],
-        queue=_text(options.get("queue") or route.get("queue") or settings.TASK_DEFAULT_QUEUE, "queue"),
-        priority=_priority(options, route),
+        queue=checked_queue(options.get("queue") or settings.TASK_DEFAULT_QUEUE),
+        priority=checked_priority(options.get("priority", settings.TASK_DEFAULT_PRIORITY)),
+        prioritized="priority" in options,
         retries=_retries(options.get("retries", 0)),
         parent_id=_relative(options.get("parent_id")) or (job.id if job else place.parent_id),
         root_id=_relative(options.get("root_id")) or (job.root_id if job else place.root_id),
@@ -170,9 +172,9 @@ def changed(message: Message, options: Mapping[str, Any], task: Any) -> Message:
     limits_of(stored, task)
     fields: dict[str, Any] = {"eta": None, "countdown": None, **schedule(options)}
     if "queue" in options:
-        fields["queue"] = _text(options["queue"], "queue")
+        fields["queue"] = checked_queue(options["queue"])
     if "priority" in options:
-        fields["priority"] = _priority(options, {})
+        fields.update(priority=checked_priority(options["priority"]), prioritized=True)
     if "headers" in options:
         fields["headers"] = _headers(options["headers"])
     return replace(message, options=_as_text(stored), **fields)
@@ -290,6 +292,18 @@ def _task_options(task: Any) -> dict[str, Any]:
     }
 
 
+def _routed(
+    name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], task: Any
+) -> dict[str, Any]:
+    """What the routes set of what neither the call nor the task does."""
+    route = routing.route(name, args, kwargs, options, task)
+    return {
+        option: value
+        for option in routing.OPTIONS
+        if (value := route.get(option)) is not None and getattr(task, option, None) is None
+    }
+
+
 def _duration(value: Any, name: str) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -298,20 +312,6 @@ def _duration(value: Any, name: str) -> float:
     if not math.isfinite(value) or value > LONGEST_DELAY:
         raise ValueError(f"{name} must be at most 100 years of seconds, not {value!r}.")
     return max(0.0, float(value))
-
-
-def _text(value: Any, name: str, longest: int = MAX_QUEUE_LENGTH) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
-        raise ValueError(f"{name} must be 1 to {longest} printable characters, not {value!r:.200}.")
-    return str.__str__(value)  # of an enum's member the value, whatever its own __str__ says
-
-
-def _priority(options: Mapping[str, Any], route: routing.Route) -> int:
-    chosen = next((each["priority"] for each in (options, route) if each.get("priority") is not None), None)
-    priority = settings.TASK_DEFAULT_PRIORITY if chosen is None else chosen
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
-        raise ValueError(f"priority must be a whole number from -100 to 100 (higher runs first), not {priority!r}.")
-    return int(priority)
 
 
 def _retries(retries: Any) -> int:

@@ -1,36 +1,78 @@
-"""TASK_ROUTES: which queue and priority a job gets when its call does not say."""
+"""TASK_ROUTES: the options that a job gets when neither its call nor its task says."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
+from djtasks.message import checked_priority, checked_queue
 
 Route = Mapping[str, Any]
-ROUTE_KEYS = frozenset({"queue", "priority", "routing_key", "exchange"})  # the last two are Celery's and mean nothing
 Router = Callable[..., Route | str | None]
+Pattern = str | re.Pattern[str]
+OPTIONS: Final = ("queue", "priority", "expires", "time_limit", "soft_time_limit")  # what a route may set
+# Celery's words for a message broker's exchanges and transport: taken, and of no effect here.
+WITHOUT_EFFECT: Final = frozenset(
+    {
+        "exchange",
+        "exchange_type",
+        "routing_key",
+        "delivery_mode",
+        "serializer",
+        "compression",
+        "immediate",
+        "mandatory",
+    }
+)
 
 
 def route(name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any) -> Route:
-    """What the routes say of this call, {} if nothing: the first router that answers decides."""
+    """What the routes say of this call, {} if nothing: the first router that answers decides.
+
+    Raises ImproperlyConfigured for routes, or an answer, that cannot be used.
+    """
     for router in _routers():
         found = router(name, args or (), kwargs or {}, options, task=task)
         if found:
-            return {"queue": found} if isinstance(found, str) else found
+            return _expanded(found, f"The router {_name_of(router)} gave, for {name},")
     return {}
 
 
 def check() -> None:
-    """Raise ImproperlyConfigured or ImportError for TASK_ROUTES that cannot be used."""
+    """Raise ImproperlyConfigured for TASK_ROUTES that cannot be used."""
     _routers()
+
+
+def queues() -> set[str]:
+    """The queues that routes name; what functions will answer is known only at the call."""
+    return {queue for router in _routers() if isinstance(router, MapRouter) for queue in router.queues}
+
+
+class MapRouter:
+    """Routes by the task's name: an exact name goes before patterns, of which the first that fits counts."""
+
+    def __init__(self, entries: Iterable[tuple[Pattern, Route | str]]) -> None:
+        routes = [
+            (pattern, _expanded(target, f"TASK_ROUTES[{_shown(pattern)}] is", checks_values=True))
+            for pattern, target in entries
+        ]
+        self.queues = {target["queue"] for _, target in routes if target.get("queue")}
+        self._exact = {pattern: target for pattern, target in routes if isinstance(pattern, str)}
+        self._routes = routes
+
+    def __call__(self, name: str, args: Any, kwargs: Any, options: Any, task: Any = None) -> Route | None:
+        if name in self._exact:
+            return self._exact[name]
+        return next((target for pattern, target in self._routes if _fits(pattern, name)), None)
 
 
 @cache
@@ -50,43 +92,78 @@ setting_changed.connect(_forget, dispatch_uid="djtasks.routing")
 
 def _router(given: Any) -> Router:
     if isinstance(given, str):
-        given = import_string(given)
+        given = _imported(given)
     if isinstance(given, Mapping):
-        return _map_router(given.items())
-    if isinstance(given, (list, tuple)):  # of (pattern, route), where the order counts
-        return _map_router(given)
+        return MapRouter(given.items())
+    if _is_pair(given):
+        return MapRouter([given])
+    if isinstance(given, (list, tuple)) and all(_is_pair(each) for each in given):  # where the order counts
+        return MapRouter(given)
+    if isinstance(given, type):
+        given = given()
+    if hasattr(given, "route_for_task"):  # Celery's older kind, a class with this method
+        return lambda name, args, kwargs, options, task=None: given.route_for_task(name, args, kwargs)
     if callable(given):
         router: Router = given
         return router
     raise ImproperlyConfigured(
-        f"TASK_ROUTES takes a dict of patterns, a function, its dotted path, or a list of these, not {given!r}."
+        f"TASK_ROUTES takes a dict of patterns, a function, its dotted path, or a list of these, not {given!r:.200}."
     )
 
 
-def _map_router(entries: Iterable[tuple[str | re.Pattern[str], Route | str]]) -> Router:
-    """The first entry that fits the name wins; an exact name before patterns."""
-    routes = list(entries)
-    for pattern, target in routes:
-        _check_route(pattern, target)
-    exact = {pattern: target for pattern, target in routes if isinstance(pattern, str)}
-
-    def by_name(name: str, args: Any, kwargs: Any, options: Any, task: Any = None) -> Route | str | None:
-        if name in exact:
-            return exact[name]
-        return next((target for pattern, target in routes if _fits(pattern, name)), None)
-
-    return by_name
+def _imported(path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"TASK_ROUTES names the router {path!r}, which cannot be imported: {error}. "
+            "A queue stands in a dict: {pattern: queue}."
+        ) from error
 
 
-def _check_route(pattern: object, target: Any) -> None:
-    if isinstance(target, str) or (isinstance(target, Mapping) and target and not target.keys() - ROUTE_KEYS):
-        return
-    raise ImproperlyConfigured(
-        f"TASK_ROUTES[{pattern!r}] must be a queue's name, or a dict with {' and '.join(sorted(ROUTE_KEYS))}, "
-        f"not {target!r}."
+def _is_pair(given: Any) -> bool:
+    """Whether it is (pattern, route)."""
+    return (
+        isinstance(given, (list, tuple))
+        and len(given) == 2
+        and isinstance(given[0], (str, re.Pattern))
+        and isinstance(given[1], (str, Mapping))
     )
 
 
-def _fits(pattern: str | re.Pattern[str], name: str) -> bool:
+def _expanded(target: Any, whose: str, *, checks_values: bool = False) -> Route:
+    """The route as a dict. `whose` begins the sentence of the error."""
+    if isinstance(target, str):
+        target = {"queue": target}
+    if not isinstance(target, Mapping) or not target:
+        raise ImproperlyConfigured(f"{whose} {target!r:.200}, which is neither a queue's name nor a dict of options.")
+    for name in target.keys() - WITHOUT_EFFECT - {*OPTIONS}:
+        close = get_close_matches(str(name), OPTIONS, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(OPTIONS)}."
+        raise ImproperlyConfigured(f"{whose} {target!r:.200}: a route cannot set {name!r}. {hint}")
+    if checks_values:
+        _check_values(target, whose)
+    return target
+
+
+def _check_values(target: Route, whose: str) -> None:
+    try:
+        if target.get("queue") is not None:
+            checked_queue(target["queue"])
+        if target.get("priority") is not None:
+            checked_priority(target["priority"])
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{whose} {target!r:.200}: {error}") from error
+
+
+def _fits(pattern: Pattern, name: str) -> bool:
     """A glob fits the whole name, a regex its beginning, as in Celery."""
     return fnmatchcase(name, pattern) if isinstance(pattern, str) else pattern.match(name) is not None
+
+
+def _shown(pattern: Pattern) -> str:
+    return repr(pattern if isinstance(pattern, str) else pattern.pattern)
+
+
+def _name_of(router: Any) -> str:
+    return f"{getattr(router, '__module__', '')}.{getattr(router, '__qualname__', type(router).__qualname__)}"

@@ -53,10 +53,24 @@ def test_a_broker_that_cannot_be_is_an_error(settings, url):
     assert "BROKER_URL" in text
 
 
-@pytest.mark.parametrize("routes", [5, "no.such.router", [{"a": "b"}, 5]])
-def test_routes_that_cannot_be_are_an_error(settings, routes):
-    ((which, _, _),) = said(settings, TASK_ROUTES=routes)
+@pytest.mark.parametrize(
+    ("routes", "why"),
+    [
+        (5, "its dotted path"),
+        ("no.such.router", "'no.such.router', which cannot be imported"),
+        ([{"a": "b"}, 5], "not 5"),
+        ({"a": {"que": "b"}}, "cannot set 'que'. Did you mean 'queue'?"),
+        ({"a": {"countdown": 5}}, "There are: queue, priority, expires, time_limit, soft_time_limit."),
+        ({"a": {"priority": 101}}, "priority must be a whole number from -100 to 100"),
+        ({"a": "x" * 129}, "queue must be 1 to 128 printable characters"),
+        ({"a": 5}, "neither a queue's name nor a dict"),
+        ({"a": {}}, "neither a queue's name nor a dict"),
+    ],
+)
+def test_routes_that_cannot_be_are_an_error(settings, routes, why):
+    ((which, text, _),) = said(settings, TASK_ROUTES=routes)
     assert which == "djtasks.E005"
+    assert why in text
 
 
 def test_mail_that_would_be_queued_for_ever_is_an_error(settings):
