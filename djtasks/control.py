@@ -1,15 +1,20 @@
-"""What an operator asks of brokers, jobs and schedules: revoke, retry, pause, purge, run now."""
+"""What an operator asks of brokers, jobs, queues and schedules: revoke, retry; pause, purge, move, set; run now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from django.db import connections, transaction
 
 from djtasks import periodic, publish, reopening
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
-from djtasks.models import Job, PeriodicTask, statements
+from djtasks.message import LONGEST_DELAY, checked_priority, checked_queue
+from djtasks.models import Job, PeriodicTask, Queue, statements
+from djtasks.models.fields import utc_now
+
+SHORTEST_AGING: Final = 0.1  # seconds a step
 
 
 def revoke(ids: str | Iterable[str], terminate: bool = False, signal: str | int = "SIGTERM") -> int:
@@ -35,17 +40,20 @@ def retry(ids: str | Iterable[str]) -> int:
 
 
 def pause(queue: str) -> None:
-    """Give out nothing more from `queue` until `resume`; what runs goes on. Raises BrokerUnavailable."""
-    get_broker().pause(queue)
+    """Give out nothing more from `queue` until `resume`; what runs goes on. Raises ValueError, BrokerUnavailable."""
+    get_broker().pause(checked_queue(queue))
 
 
 def resume(queue: str) -> None:
-    """End a pause. Raises BrokerUnavailable."""
-    get_broker().resume(queue)
+    """End a pause. Raises ValueError, BrokerUnavailable."""
+    get_broker().resume(checked_queue(queue))
 
 
 def purge(queue: str) -> int:
-    """Remove all that waits in `queue`. Returns how many. Raises BrokerUnavailable."""
+    """Remove all that waits in `queue`, as if it had never been sent. Returns how many. Raises BrokerUnavailable.
+
+    What waits for such a job (a chord, a `get()`) waits for ever; `revoke` tells it.
+    """
     broker = get_broker()
     purged = broker.purge(queue)
     if not broker.transactional:  # or what has a row would come back should the broker lose its memory
@@ -67,6 +75,50 @@ def run_schedule(name: str) -> str:
         PeriodicTask.objects.filter(pk=row.pk).update(last_run_at=now, last_job=message.id)
         publish.publish([message], using=alias, on_commit="outbox")
     return message.id
+
+
+def move(source: str, target: str, *, task: str | None = None, limit: int | None = None) -> int:
+    """Move what waits in the queue `source` to `target`: all, those of `task`, at most `limit`. Returns how many.
+
+    Each keeps its priority and its place in the order. Raises ValueError, BrokerUnavailable.
+    """
+    if checked_queue(source) == checked_queue(target):
+        raise ValueError(f"The jobs are in the queue {target!r} already.")
+    broker = get_broker()
+    moved = 0
+    for ids in broker.move(source, target, task=task, limit=limit):
+        moved += len(ids)
+        if not broker.transactional:  # what has a row, too
+            Job.objects.waiting().filter(pk__in=ids).update(queue=target)
+    return moved
+
+
+def set_queue(queue: str, **options: Any) -> None:
+    """Set `default_priority` (−100 to 100) and `aging` (seconds) of `queue`; None for none.
+
+    `default_priority` is of jobs for which nobody chose one. Aging: for each so many seconds that a job has waited, it
+    counts as one priority higher. Raises TypeError, ValueError, BrokerUnavailable.
+    """
+    checked_queue(queue)
+    for name, value in options.items():
+        if name not in _QUEUE_OPTIONS:
+            raise TypeError(f"A queue has no option {name!r}. There are: {', '.join(_QUEUE_OPTIONS)}.")
+        if value is not None:
+            _QUEUE_OPTIONS[name](value)
+    Queue.objects.update_or_create(name=queue, defaults={**options, "changed_at": utc_now()})
+    get_broker().set_default_priorities(Queue.objects.default_priorities())
+
+
+def _check_aging(seconds: object) -> None:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not SHORTEST_AGING <= seconds <= LONGEST_DELAY:  # type: ignore[operator]
+        raise ValueError(f"aging must be a number of seconds from {SHORTEST_AGING} to 100 years, not {seconds!r}.")
+
+
+_QUEUE_OPTIONS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "default_priority": checked_priority,
+    "aging": _check_aging,
+}
 
 
 def _as_ids(ids: str | Iterable[str]) -> list[str]:

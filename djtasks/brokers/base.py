@@ -7,7 +7,7 @@ a job lives; then those for the operator.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -153,6 +153,26 @@ class Broker(ABC):
     @abstractmethod
     def resume(self, queue: str) -> None:
         """End a pause."""
+
+    @abstractmethod
+    def move(
+        self, source: str, target: str, *, task: str | None = None, limit: int | None = None
+    ) -> Iterator[Sequence[str]]:
+        """Move what waits in `source` to `target`, what runs first at first: all, those of `task`, at most `limit`.
+
+        Each keeps its place in the order. Goes on as it is asked for more; gives the ids of each portion.
+        """
+
+    @abstractmethod
+    def age(self, queue: str, *, step: float, limit: int = 100) -> int:
+        """Raise what is ready by one priority for each `step` seconds that it has waited, up to the highest.
+
+        Looks at the `limit` oldest of each priority: those behind them have their turn once these have run. Returns how
+        many were raised.
+        """
+
+    def set_default_priorities(self, priorities: Mapping[str, int]) -> None:
+        """Take a copy of the default priorities of all queues that have one, for a queue that is not the job table."""
 
     @property
     def leases_unasked(self) -> bool:

@@ -224,6 +224,8 @@ def row_of(message: Message, now: datetime) -> dict[str, Any]:
         "options": message.options,
         "expires_at": message.expires_at,
     }
+    if not message.prioritized:  # what its row got from its queue stays
+        columns.update(priority=models.F("priority"), rank=-models.F("priority"))
     if message.expires_in is not None:
         columns["expires_at"] = now + timedelta(seconds=message.expires_in)
     return columns
@@ -354,6 +356,7 @@ def message_of(job: Job) -> Message:
         kwargs=job.kwargs,
         queue=job.queue,
         priority=job.priority,
+        prioritized=True,
         eta=job.run_at,
         expires_at=job.expires_at,
         retries=job.retries,

@@ -139,6 +139,12 @@ def _has_ready(connection: BaseDatabaseWrapper, queue: str) -> bool:
         return bool(cursor.fetchone()[0])
 
 
+def _priority(m: Message) -> tuple[str | None, int, str | None, int]:
+    """Priority and rank, each as the queue whose default goes before (None: somebody chose it), and the value."""
+    queue = None if m.prioritized else m.queue
+    return queue, m.priority, queue, m.priority
+
+
 def _repeated(vendor: str, name: str, times: int, separator: str) -> str:
     statement = sql(vendor, name)
     return _ROW.sub(lambda match: f"{separator.join([match[1]] * times)}\n", statement)
@@ -152,6 +158,7 @@ def _delivery(row: Sequence[Any], worker: str, connection: BaseDatabaseWrapper) 
         kwargs=row[3],
         queue=row[4],
         priority=row[5],
+        prioritized=True,
         eta=as_utc(row[6], connection),
         expires_at=as_utc(row[7], connection),
         retries=row[8],
@@ -224,7 +231,7 @@ def _postgresql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Mess
 
 def _postgresql_row(m: Message, lease: Lease) -> tuple[Any, ...]:
     return (
-        m.id, m.task, m.queue, m.priority, -m.priority, m.eta, m.countdown, *lease, m.args, m.kwargs, m.eta,
+        m.id, m.task, m.queue, *_priority(m), m.eta, m.countdown, *lease, m.args, m.kwargs, m.eta,
         m.countdown, m.expires_at, m.expires_in, m.retries, m.parent_id, m.root_id, m.group_id, m.schedule,
         m.unique_key, m.sender, m.headers, m.options, m.version,
     )  # fmt: skip
@@ -232,7 +239,7 @@ def _postgresql_row(m: Message, lease: Lease) -> tuple[Any, ...]:
 
 def _postgresql_element(m: Message) -> tuple[Any, ...]:
     return (
-        m.id, m.task, m.queue, m.priority, m.args, m.kwargs, m.eta, _as_float(m.countdown), m.expires_at,
+        m.id, m.task, m.queue, m.priority, m.prioritized, m.args, m.kwargs, m.eta, _as_float(m.countdown), m.expires_at,
         _as_float(m.expires_in), m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender,
         m.headers, m.options, m.version,
     )  # fmt: skip
@@ -307,7 +314,7 @@ def _sqlite_row(
     expires_at = m.expires_at if m.expires_in is None else moment + timedelta(seconds=m.expires_in)
     state = "SCHEDULED" if run_at is not None and run_at > moment else ready
     return (
-        m.id, m.task, m.queue, m.priority, -m.priority, order_key, state, m.args, m.kwargs,
+        m.id, m.task, m.queue, *_priority(m), order_key, state, m.args, m.kwargs,
         as_parameter(run_at, connection), as_parameter(expires_at, connection), as_parameter(moment, connection),
         m.retries, m.parent_id, m.root_id, m.group_id, m.schedule, m.unique_key, m.sender, m.headers, m.options,
         m.version,
@@ -369,7 +376,7 @@ def _mysql_enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message],
 def _mysql_row(m: Message, position: int, lease: Lease, connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
     eta, countdown = as_parameter(m.eta, connection), _as_microseconds(m.countdown)
     return (
-        m.id, m.task, m.queue, m.priority, -m.priority, position, eta, countdown, *lease, m.args, m.kwargs, eta,
+        m.id, m.task, m.queue, *_priority(m), position, eta, countdown, *lease, m.args, m.kwargs, eta,
         countdown, as_parameter(m.expires_at, connection), _as_microseconds(m.expires_in), m.retries, m.parent_id,
         m.root_id, m.group_id, m.schedule, m.unique_key, m.sender, m.headers, m.options, m.version,
     )  # fmt: skip

@@ -81,17 +81,32 @@ class Worker(models.Model):
         return self.stopped_at is None and self.lost_at is None
 
 
+class QueueQuerySet(models.QuerySet["Queue"]):
+    """Queues by how they are set."""
+
+    def default_priorities(self) -> dict[str, int]:
+        """The default priority of each queue that has one."""
+        chosen = self.exclude(default_priority=None).values_list("name", "default_priority")
+        return {name: priority for name, priority in chosen if priority is not None}
+
+    def aging_steps(self) -> dict[str, float]:
+        """Of each queue in which jobs age: the seconds of waiting that count as one priority."""
+        chosen = self.exclude(aging=None).values_list("name", "aging")
+        return {name: step for name, step in chosen if step is not None}
+
+
 class Queue(models.Model):
     """How a queue is set. A queue needs no row to exist."""
 
     name = models.CharField(_("name"), max_length=128, primary_key=True)
     paused = models.BooleanField(_("paused"), default=False, db_default=False)
     default_priority = models.SmallIntegerField(_("default priority"), null=True, blank=True)
+    aging = models.FloatField(_("aging (seconds)"), null=True, blank=True)  # of waiting, for a step of priority
     rate_limit = models.CharField(_("rate limit"), max_length=32, default="", db_default="", blank=True)
     max_concurrency = models.IntegerField(_("concurrency limit"), null=True, blank=True)
     changed_at = UTCDateTimeField(_("changed at"), default=utc_now)
 
-    objects: ClassVar[AppManager[Self]] = AppManager()
+    objects = AppManager.from_queryset(QueueQuerySet)()
 
     class Meta:
         verbose_name = _("queue")

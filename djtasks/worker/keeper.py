@@ -28,7 +28,7 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.models import Job, JobGroup, Worker
+from djtasks.models import Job, JobGroup, Queue, Worker
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
 from djtasks.worker.descriptors import readable
@@ -44,6 +44,8 @@ LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it
 COMMANDS_EVERY: Final = 1.0  # seconds between two looks for what an operator asks, at most
 RESEND_EVERY: Final = 1.0  # seconds
 RESENT_AT_ONCE: Final = 2000  # messages, about, so that the beats do not wait for a long outbox
+READ_QUEUES_EVERY: Final = 5.0  # seconds
+AGE_EVERY: Final = 1.0  # seconds
 COMPLAIN_EVERY: Final = 60.0  # seconds
 PRUNE_EVERY: Final = 60.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
@@ -109,6 +111,7 @@ class Keeper:
         self._unsent = Watch(outbox.LEFT_BEHIND)
         self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
         self._failures = 0
+        self._aging: Mapping[str, float] = {}  # queue → seconds of waiting that count as one priority
 
     def turn(self) -> None:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
@@ -126,6 +129,8 @@ class Keeper:
             self._every("notice", settings.WORKER_HEARTBEAT, self._notice)
             self._every("remind", 0.0, self._remind)
             self._every("outbox", RESEND_EVERY, self._resend)
+            self._every("queues", READ_QUEUES_EVERY, self._read_queues)
+            self._every("age", AGE_EVERY, self._age)
             self._every("prune", PRUNE_EVERY, self.prune)
             self._failures = 0
         except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
@@ -188,6 +193,16 @@ class Keeper:
         if deleted == PRUNE_BATCH:
             self._next["prune"] = 0.0
         return deleted
+
+    def _read_queues(self) -> None:
+        """See how the queues are set, and tell a broker that keeps a copy: it may have been emptied."""
+        self._aging = Queue.objects.aging_steps()
+        if not self.broker.transactional:
+            self.broker.set_default_priorities(Queue.objects.default_priorities())
+
+    def _age(self) -> None:
+        for queue, step in self._aging.items():
+            self.broker.age(queue, step=step)
 
     def _every(self, name: str, seconds: float, act: Callable[[], object]) -> None:
         now = time.monotonic()

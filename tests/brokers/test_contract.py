@@ -1,17 +1,21 @@
 """What each broker promises, on each database. Another broker joins by the fixture `broker`."""
 
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from djtasks import states
-from djtasks.brokers.base import Loss
+from djtasks import control, states
+from djtasks.brokers import get_broker
+from djtasks.brokers.base import Loss, QueueSize
 from djtasks.message import Message, new_id
 from djtasks.models import Job, Worker
 from tests.waiting import wait_until
+
+EMPTY = QueueSize(0, 0, 0)
 
 pytestmark = pytest.mark.every_broker("redis", "valkey")
 
@@ -265,6 +269,135 @@ def test_purge_removes_what_waits_and_nothing_else(broker):
     assert broker.purge("default") == 2
     assert broker.sizes()["default"].running == 1
     assert ids(claim(broker, queue="mail")) == ["other"]
+
+
+@pytest.mark.parametrize(("source", "target"), [("default", "other"), ("other", "default"), ('größe "x"', "a\\b")])
+def test_moved_jobs_keep_their_order_and_are_at_home_in_the_other_queue(broker, source, target):
+    first, second = message(queue=source, args='["\\"queue\\":\\"other\\""]'), message(queue=source)
+    urgent, there = message(queue=source, priority=5), message(queue=target, priority=-5)
+    broker.enqueue([first, second, urgent, there])
+    moved = [list(ids) for ids in broker.move(source, target)]
+    assert moved == [[urgent.id, first.id, second.id]]
+    claimed = claim(broker, queue=target)
+    assert ids(claimed) == [urgent.id, first.id, second.id, there.id]
+    assert {each.message.queue for each in claimed} == {target}
+    assert claimed[1].message.args == first.args
+    broker.release(claimed)
+    assert ids(claim(broker, queue=target)) == [urgent.id, first.id, second.id, there.id]
+    assert claim(broker, queue=source) == []
+
+
+def test_scheduled_jobs_are_moved_too_and_come_at_their_time(broker):
+    soon, later = message(countdown=0.3), message(countdown=60)
+    broker.enqueue([later, soon, message(queue="other", countdown=90)])
+    assert [list(ids) for ids in broker.move("default", "other")] == [[soon.id, later.id]]
+    wait_until(broker.promote)
+    assert ids(claim(broker, queue="other")) == [soon.id]
+    assert broker.sizes()["other"].scheduled == 2
+    assert broker.sizes().get("default", EMPTY) == EMPTY
+
+
+def test_a_move_may_be_of_one_task_and_of_so_many_jobs(broker):
+    sent = [message(task=f"task{number % 2}") for number in range(10)]
+    broker.enqueue(sent)
+    assert [list(ids) for ids in broker.move("default", "other", task="task1", limit=2)] == [[sent[1].id, sent[3].id]]
+    assert ids(claim(broker, queue="other")) == [sent[1].id, sent[3].id]
+    assert broker.sizes()["default"].ready == 8
+    assert list(broker.move("default", "other", limit=0)) == []
+
+
+def test_many_jobs_are_moved_in_portions_that_leave_none_behind(broker):
+    sent = [message(task=f"task{number % 3}") for number in range(1600)]
+    broker.enqueue(sent)
+    moved = list(broker.move("default", "other", task="task1"))
+    assert [job_id for portion in moved for job_id in portion] == [each.id for each in sent if each.task == "task1"]
+    assert sum(map(len, broker.move("default", "other"))) == 1600 - 533
+    assert broker.sizes()["other"].ready == 1600
+
+
+def test_what_runs_is_not_moved(broker):
+    broker.enqueue([message()])
+    (held,) = claim(broker)
+    assert list(broker.move("default", "other")) == []
+    broker.release([held])
+    assert ids(claim(broker)) == [held.id]
+
+
+def test_a_waiting_worker_is_woken_by_what_is_moved_to_its_queue(broker):
+    broker.enqueue([message()])
+    claim(broker, queue="other")
+
+    def move():
+        list(get_broker().move("default", "other"))
+        get_broker().close()
+
+    threading.Timer(0.3, move).start()
+    found = []
+    wait_until(lambda: found or broker.wait(["other"], timeout=1.0) or found.extend(claim(broker, queue="other")))
+
+
+def test_the_default_priority_of_a_queue_counts_where_nobody_chose_one(broker):
+    control.set_queue("default", default_priority=7)
+    control.set_queue("other", default_priority=-7)
+    chosen = message(priority=5, prioritized=True)
+    by_queue = message(priority=3)
+    elsewhere = message(queue="other")
+    broker.enqueue([chosen, by_queue, elsewhere])
+    assert [(each.id, each.message.priority) for each in claim(broker)] == [(by_queue.id, 7), (chosen.id, 5)]
+    (delivery,) = claim(broker, queue="other")
+    assert delivery.message.priority == -7
+    broker.reschedule([(delivery, delivery.message)])
+    assert [each.message.priority for each in broker.peek("other")] == [-7]
+    control.set_queue("default", default_priority=None)
+    broker.enqueue([message(priority=3)])
+    assert [each.message.priority for each in broker.peek("default")] == [3]
+
+
+def test_aging_lets_the_old_overtake_the_urgent(broker):
+    """A step of 0.1 s: what has waited for half a second counts as five priorities more."""
+    old = message(priority=0)
+    broker.enqueue([old])
+    assert broker.age("default", step=60) == 0
+    time.sleep(0.55)
+    least, urgent = message(priority=4), message(priority=50)
+    broker.enqueue([least, urgent])
+    assert ids(broker.peek("default")) == [urgent.id, least.id, old.id]
+    assert broker.age("default", step=0.1) == 1
+    assert ids(broker.peek("default")) == [urgent.id, old.id, least.id]
+    assert [each.message.priority for each in broker.peek("default")] == [50, 0, 4]
+
+
+def test_aging_raises_nothing_above_the_highest_priority(broker):
+    old, older = message(priority=99), message(priority=-100)
+    broker.enqueue([message(priority=100), older, old])
+    first = broker.peek("default")[0].id
+    time.sleep(0.25)
+    assert broker.age("default", step=0.001) == 2
+    assert ids(broker.peek("default")) == [first, older.id, old.id]
+    assert broker.age("default", step=0.001) == 0
+    broker.enqueue([revoked := message(priority=-50)])
+    broker.cancel([revoked.id])
+    assert ids(claim(broker))[0] == revoked.id
+
+
+def test_aging_takes_the_oldest_of_each_priority_first(broker):
+    sent = {priority: [message(priority=priority) for _ in range(5)] for priority in (0, 10)}
+    broker.enqueue([*sent[0], *sent[10]])
+    broker.enqueue([message(priority=5)])
+    time.sleep(0.2)
+    assert broker.age("default", step=0.05, limit=2) == 5
+    assert broker.age("another", step=0.05) == 0
+
+
+def test_a_job_that_was_raised_and_comes_back_begins_where_it_was_sent(broker):
+    broker.enqueue([message(priority=0)])
+    time.sleep(0.15)
+    assert broker.age("default", step=0.001) == 1
+    (held,) = claim(broker)
+    assert held.message.priority == 0
+    broker.reschedule([(held, held.message)])
+    broker.enqueue([message(priority=1)])
+    assert [each.message.priority for each in broker.peek("default")] == [1, 0]
 
 
 def test_a_message_of_a_mebibyte_arrives_whole(broker):

@@ -100,6 +100,28 @@ def test_enqueue_leaves_taken_ids_alone_in_the_table_and_within_a_batch(connecti
 
 
 @pytest.mark.parametrize("together", [True, False])
+def test_a_priority_that_nobody_chose_gives_way_to_the_queues(connection, together):
+    Queue.objects.create(name="slow", default_priority=-50)
+    Queue.objects.create(name="plain")
+    chosen = {"priority": 3, "prioritized": True}
+    batch = [
+        Message(id=f"{queue} {bool(more)}", task="t", queue=queue, **(more or {"priority": 1}))
+        for queue in ("slow", "plain", "unset")
+        for more in ({}, chosen)
+    ]
+    for messages in [batch] if together else [[each] for each in batch]:
+        statements.enqueue(connection, messages)
+    assert {pk: (priority, rank) for pk, priority, rank in Job.objects.values_list("pk", "priority", "rank")} == {
+        "slow False": (-50, 50),
+        "slow True": (3, -3),
+        "plain False": (1, -1),
+        "plain True": (3, -3),
+        "unset False": (1, -1),
+        "unset True": (3, -3),
+    }
+
+
+@pytest.mark.parametrize("together", [True, False])
 def test_enqueue_leases_what_is_due_if_it_is_told_to_whom(connection, together):
     due = [each for each in MESSAGES if each.id in ("plain", "past", "at once", "negative")]
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from math import inf
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -20,12 +21,13 @@ from djtasks.brokers.base import Broker, Loss, QueueSize
 from djtasks.brokers.database.wakeup import Notifier, Wakeup
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, TaskRevokedError
-from djtasks.message import Delivery, Message
+from djtasks.message import PRIORITIES, Delivery, Message, microseconds
 from djtasks.models import Job, Queue, Worker, statements
 from djtasks.models.attempts import with_attempt
 from djtasks.models.fields import utc_now
-from djtasks.models.job import message_of, row_of
+from djtasks.models.job import JobQuerySet, message_of, row_of
 
+BATCH: Final = 500  # jobs that are moved in one transaction
 REVOKED_RANK = -1000  # before every priority, so that what was revoked ends at once, even in a paused queue
 
 
@@ -233,9 +235,53 @@ class DatabaseBroker(Broker):
         self._set_paused(queue, False)
         self._notifier.after_commit(self.connection, [queue])
 
+    def move(
+        self, source: str, target: str, *, task: str | None = None, limit: int | None = None
+    ) -> Iterator[Sequence[str]]:
+        left = inf if limit is None else limit
+        for jobs in (Job.objects.ready(), Job.objects.scheduled()):
+            waiting = jobs.filter(queue=source, **({"task": task} if task else {}))
+            found = BATCH
+            while found == BATCH and left > 0:
+                ids = self._move(waiting, target, int(min(BATCH, left)))
+                found, left = len(ids), left - len(ids)
+                if ids:
+                    yield ids
+
+    def _move(self, waiting: JobQuerySet, target: str, limit: int) -> list[str]:
+        with _errors_named(), self._atomic():
+            ids = list(self._locked(waiting)[:limit])
+            Job.objects.filter(pk__in=ids).update(queue=target)
+            self._notifier.after_commit(self.connection, [target])
+            return ids
+
+    def age(self, queue: str, *, step: float, limit: int = 100) -> int:
+        with _errors_named():
+            ready = Job.objects.ready().filter(queue=queue).order_by("rank", "order_key")  # as the index has it
+            now = microseconds(statements.now(self.connection))
+            rank: int | None = -PRIORITIES[-1]  # of the highest priority, above which nothing is raised
+            raised = 0
+            while (rank := ready.filter(rank__gt=rank).values_list("rank", flat=True).first()) is not None:
+                waited = ready.filter(rank=rank, order_key__lte=now - round(step * 1_000_000))
+                due = _due_to_rise(waited.only("priority", "order_key")[:limit], rank, now, step)
+                raised += self._raise(waited, due) if due else 0
+            return raised
+
+    def _raise(self, waiting: JobQuerySet, due: Mapping[int, Sequence[str]]) -> int:
+        with self._atomic():
+            return sum(
+                Job.objects.filter(pk__in=list(self._locked(waiting.filter(pk__in=ids)))).update(rank=rank)
+                for rank, ids in due.items()
+            )
+
+    def _locked(self, jobs: JobQuerySet) -> Any:
+        """The ids of those of `jobs` that nobody claims at this moment, locked."""
+        skips = self.connection.features.has_select_for_update_skip_locked
+        return jobs.select_for_update(skip_locked=skips).values_list("pk", flat=True)
+
     def _set_paused(self, queue: str, paused: bool) -> None:
         with _errors_named():
-            Queue.objects.update_or_create(name=queue, defaults={"paused": paused})
+            Queue.objects.update_or_create(name=queue, defaults={"paused": paused, "changed_at": utc_now()})
 
     def close(self) -> None:
         self.connection.close()
@@ -280,6 +326,17 @@ def _declare_lost(loss: Loss, now: datetime) -> bool:
     standing = Worker.objects.filter(pk=loss.worker, beat=loss.beat or 0, lost_at=None)
     found = standing.select_for_update(skip_locked=skips).first()
     return found is not None and bool(Worker.objects.filter(pk=found.pk).update(lost_at=now))
+
+
+def _due_to_rise(jobs: Iterable[Job], rank: int, now: int, step: float) -> dict[int, list[str]]:
+    """Those of these jobs, which stand at `rank`, that have waited for a better one: their ids by that."""
+    due: dict[int, list[str]] = {}
+    for job in jobs:
+        steps = int((now - job.order_key) / (step * 1_000_000))
+        wanted = max(-PRIORITIES[-1], -job.priority - steps)
+        if wanted < rank:
+            due.setdefault(wanted, []).append(job.pk)
+    return due
 
 
 def _counts(job: Job, loss: Loss) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import groupby
+from math import inf
 from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,17 @@ from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.requirements import NOT_DURABLE, is_durable, unmet
 from djtasks.brokers.redis.server import DOUBT, Refused, Server, facts_of, script
 from djtasks.brokers.redis.wakeup import Wakeup
-from djtasks.brokers.redis.wire import LOST, STATE_FIELD, delivery_of, doubted, rescheduled, sent, sent_again, tokens
+from djtasks.brokers.redis.wire import (
+    LOST,
+    STATE_FIELD,
+    as_field,
+    delivery_of,
+    doubted,
+    rescheduled,
+    sent,
+    sent_again,
+    tokens,
+)
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
@@ -50,7 +61,7 @@ class RedisBroker(Broker):
             keys = self.keys
             self.server.run(
                 "enqueue",
-                [keys.messages, keys.jobs, keys.queues, keys.due, keys.clock, keys.tombstones]
+                [keys.messages, keys.jobs, keys.queues, keys.due, keys.clock, keys.tombstones, keys.defaults]
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),
@@ -139,6 +150,7 @@ class RedisBroker(Broker):
                     keys.ready(queue),
                     keys.scheduled(queue),
                     keys.wake(queue),
+                    keys.defaults,
                 ],
                 [worker, queue, *rescheduled(group)],
                 durable=self._durable,
@@ -278,6 +290,31 @@ class RedisBroker(Broker):
 
     def resume(self, queue: str) -> None:
         self.server.run("resume", [self.keys.paused, self.keys.ready(queue), self.keys.wake(queue)], [queue])
+
+    def move(
+        self, source: str, target: str, *, task: str | None = None, limit: int | None = None
+    ) -> Iterator[Sequence[str]]:
+        keys = self.keys
+        left = inf if limit is None else limit
+        for scheduled, place in enumerate((keys.ready, keys.scheduled)):
+            offset, found = 0, BATCH
+            while found == BATCH and left > 0:
+                most = int(min(BATCH, left))
+                found, *ids = self.server.run_once(
+                    "move",
+                    [keys.messages, keys.jobs, keys.queues, keys.due, place(source), place(target), keys.wake(target)],
+                    [source, target, as_field(source), as_field(target), offset, BATCH, task or "", scheduled, most],
+                )
+                offset, left = offset + found - len(ids), left - len(ids)
+                if ids:
+                    yield [each.decode() for each in ids]
+
+    def age(self, queue: str, *, step: float, limit: int = 100) -> int:
+        keys = [self.keys.ready(queue), self.keys.jobs]
+        return int(self.server.run("age", keys, [round(step * 1_000_000), limit]))
+
+    def set_default_priorities(self, priorities: Mapping[str, int]) -> None:
+        self.server.run("defaults", [self.keys.defaults], [value for each in priorities.items() for value in each])
 
     def has_forgotten(self) -> bool:
         seen = self.server.ask("GET", self.keys.server)

@@ -9,6 +9,7 @@
     {prefix}:queues              SET     names of the queues that hold waiting jobs
     {prefix}:due                 ZSET    queue by the time of its earliest scheduled job, µs
     {prefix}:paused              SET     names of the paused queues
+    {prefix}:defaults            HASH    queue → priority of jobs for which nobody chose one; a copy of what rows say
     {prefix}:leases:<owner>      HASH    id → "token queue": an index; whether a lease holds is said by the state
     {prefix}:owners              SET     owners that have leases
     {prefix}:beats               HASH    worker → beat counter
@@ -42,6 +43,7 @@ class Keys:
         self.queues = self._named("queues")
         self.due = self._named("due")
         self.paused = self._named("paused")
+        self.defaults = self._named("defaults")
         self.owners = self._named("owners")
         self.beats = self._named("beats")
         self.lost = self._named("lost")

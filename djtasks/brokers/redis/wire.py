@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +24,16 @@ def sent(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
     return [len(queues), *queues] + [
         value
         for m in messages
-        for value in (m.id, m.to_json(), number[m.queue], 100 - m.priority, _time_of(m), m.task, m.claims)
+        for value in (
+            m.id,
+            m.to_json(),
+            number[m.queue],
+            100 - m.priority,
+            _time_of(m),
+            m.task,
+            m.claims,
+            int(m.prioritized),
+        )
     ]
 
 
@@ -37,8 +47,22 @@ def rescheduled(pairs: Iterable[tuple[Delivery, Message]]) -> list[Any]:
     return [
         value
         for d, m in pairs
-        for value in (d.id, d.token, m.to_json(), 100 - m.priority, _time_of(m), m.task, d.attempts)
+        for value in (
+            d.id,
+            d.token,
+            m.to_json(),
+            100 - m.priority,
+            _time_of(m),
+            m.task,
+            d.attempts,
+            int(m.prioritized),
+        )
     ]
+
+
+def as_field(queue: str) -> str:
+    """How a queue's name stands in the text of a message."""
+    return f'"queue":{json.dumps(queue)}'
 
 
 def tokens(deliveries: Iterable[Delivery]) -> list[Any]:

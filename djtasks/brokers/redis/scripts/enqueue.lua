@@ -1,13 +1,15 @@
 -- Puts messages in their queues; a taken id is left as it is, unless its lease is that of a run which has ended for good.
--- KEYS: 1 messages, 2 jobs, 3 queues, 4 due, 5 clock, 6 tombstones; then ready, scheduled, wake of each queue
+-- A priority that nobody chose gives way to the queue's; JSON takes the last of two values.
+-- KEYS: 1 messages, 2 jobs, 3 queues, 4 due, 5 clock, 6 tombstones, 7 defaults; then ready, scheduled, wake of each queue
 -- ARGV: the number of queues, their names; then for each message: id, text, number of its queue, 100 − priority,
---       time ("" now, "@" µs since 1970, "+" µs from now), task, claims made of the id before
+--       time ("" now, "@" µs since 1970, "+" µs from now), task, claims made of the id before, whether somebody chose
+--       the priority (0, 1)
 local width = 2 ^ 45
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local order = math.max(math.floor((now - 1704067200000000) / 64), (tonumber(redis.call('GET', KEYS[5])) or 0) + 1)
 local buried = redis.call('EXISTS', KEYS[6]) == 1
-local queues = tonumber(ARGV[1])
+local queues, defaults = tonumber(ARGV[1]), redis.call('EXISTS', KEYS[7]) == 1
 
 local function is_taken(id, claims)
     local packed = redis.call('HGET', KEYS[2], id)
@@ -16,12 +18,15 @@ local function is_taken(id, claims)
     return claims == 0 or state[6] == '' or claims < state[3]
 end
 
-for i = queues + 2, #ARGV, 7 do
+for i = queues + 2, #ARGV, 8 do
     local id, number, time, claims = ARGV[i], tonumber(ARGV[i + 2]), ARGV[i + 4], tonumber(ARGV[i + 6])
     if not is_taken(id, claims) then
-        local queue, keys = ARGV[1 + number], 4 + 3 * number
+        local queue, keys = ARGV[1 + number], 5 + 3 * number
+        local text, rank = ARGV[i + 1], tonumber(ARGV[i + 3])
+        local default = defaults and ARGV[i + 7] == '0' and redis.call('HGET', KEYS[7], queue)
+        if default then text, rank = text:sub(1, -2) .. ',"priority":' .. default .. '}', 100 - default end
         local revoked = buried and redis.call('ZSCORE', KEYS[6], id) and 1 or 0
-        local score = (revoked == 1 and -1 or tonumber(ARGV[i + 3])) * width + order
+        local score = (revoked == 1 and -1 or rank) * width + order
         local at = time == '' and 0 or tonumber(time:sub(2)) + (time:sub(1, 1) == '+' and now or 0)
         if at > now and revoked == 0 then
             redis.call('ZADD', KEYS[keys + 1], at, id)
@@ -30,7 +35,7 @@ for i = queues + 2, #ARGV, 7 do
             redis.call('ZADD', KEYS[keys], score, id)
             redis.call('ZADD', KEYS[keys + 2], 0, '')
         end
-        redis.call('HSET', KEYS[1], id, ARGV[i + 1])
+        redis.call('HSET', KEYS[1], id, text)
         redis.call('HSET', KEYS[2], id,
             cmsgpack.pack({queue, score, claims, 0, 0, '', 0, revoked, now, now, ARGV[i + 5]}))
         order = order + 1

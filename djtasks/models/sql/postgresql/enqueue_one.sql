@@ -4,7 +4,10 @@ INSERT INTO djtasks_job (
     retries, parent_id, root_id, group_id, periodic_task, unique_key, enqueued_by, headers, options, version
 )
 SELECT
-    %s, %s, %s, %s, %s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    %s, %s, %s,
+    coalesce((SELECT default_priority FROM djtasks_queue WHERE name = %s), %s),
+    -coalesce((SELECT default_priority FROM djtasks_queue WHERE name = %s), %s),
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     CASE WHEN coalesce(%s::timestamptz, clock_timestamp() + %s::float8 * interval '1 second') > clock_timestamp()
         THEN 'SCHEDULED' ELSE %s END,
     %s, %s, %s, %s, coalesce(%s::timestamptz, clock_timestamp() + %s::float8 * interval '1 second'),
