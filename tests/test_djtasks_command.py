@@ -1,6 +1,7 @@
 """`manage.py djtasks`: what it prints, of whatever broker."""
 
 import json
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
@@ -11,6 +12,7 @@ from djtasks import encoding, shared_task
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Delivery, Message, new_id
+from djtasks.models import Job, PeriodicTask, Queue, Worker
 from tests.site import Site
 
 pytestmark = pytest.mark.every_broker
@@ -36,6 +38,13 @@ def enqueue(*messages):
     return [each.id for each in messages]
 
 
+def live_worker(queues=None, but=(), **columns):
+    text = Worker.queues_as_text(queues, but)
+    return Worker.objects.create(
+        pk=new_id()[-32:], hostname="w", pid=1, queues=text, pool="solo", concurrency=1, **columns
+    )
+
+
 def cells(line):
     return [cell for each in line.split("  ") if (cell := each.strip())]
 
@@ -44,10 +53,11 @@ def test_each_queue_has_a_line_with_its_sizes(broker):
     enqueue(message(), message(), message(countdown=60), message(queue="a b"))
     broker.claim("mail", limit=1, worker="w.1")
     broker.pause("a b")
+    live_worker()
     assert [cells(line) for line in djtasks("queues")] == [
-        ["queue", "ready", "scheduled", "running", "paused"],
-        ["a b", "1", "0", "0", "yes"],
-        ["mail", "1", "1", "1", "no"],
+        ["queue", "ready", "scheduled", "running", "paused", "workers"],
+        ["a b", "1", "0", "0", "yes", "1"],
+        ["mail", "1", "1", "1", "no", "1"],
     ]
 
 
@@ -66,9 +76,134 @@ def test_where_there_is_no_queue_it_says_so(broker):
 
 def test_queues_are_printed_for_programs_too(broker):
     enqueue(message(), message(countdown=60))
-    size = {"queue": "mail", "ready": 1, "scheduled": 1, "running": 0, "paused": False}
+    size = {"queue": "mail", "ready": 1, "scheduled": 1, "running": 0, "paused": False, "workers": 0}
+    size |= {"default_priority": None, "aging": None, "is_unserved": True, "has_senders": True}
     assert as_json("queues") == [size]
     assert json.loads("\n".join(djtasks("queues", json=True))) == [size]
+
+
+def test_a_queue_with_jobs_that_no_live_worker_serves_is_marked(broker):
+    enqueue(message(), message(queue="pdf"), message(queue="secret", countdown=60))
+    live_worker(["mail"])
+    live_worker(but=["pdf", "secret"])
+    live_worker(["pdf"], stopped_at=datetime.now(UTC))
+    live_worker(["pdf"], lost_at=datetime.now(UTC))
+    live_worker(["pdf"], beat_at=datetime.now(UTC) - timedelta(hours=1))
+    lines = {row[0]: row for row in map(cells, djtasks("queues"))}
+    assert lines["queue"][-1] == "notes"
+    assert lines["mail"] == ["mail", "1", "0", "0", "no", "2"]
+    assert lines["pdf"] == ["pdf", "1", "0", "0", "no", "0", "No live worker serves it."]
+    assert lines["secret"][-1] == "No live worker serves it."
+    assert {each["queue"]: each["is_unserved"] for each in as_json("queues")} == {
+        "mail": False,
+        "pdf": True,
+        "secret": True,
+    }
+
+
+def test_a_worker_that_serves_a_queue_nobody_sends_to_is_marked(broker, settings, own_tasks):
+    shared_task(name="declared", queue="of a task")(lambda: None)
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_ROUTES": {"x": "of a route"}}
+    PeriodicTask.objects.create(name="nightly", task="x", schedule="3600", queue="of a schedule")
+    enqueue(message(queue="of a job"))
+    served = ["emial", "default", "of a task", "of a route", "of a schedule", "of a job"]
+    live_worker(served)
+    lines = {row[0]: row for row in map(cells, djtasks("queues")[1:])}
+    assert sorted(lines) == sorted(served)
+    note = "A worker serves it, but nobody is known to send to it."
+    assert [name for name, row in lines.items() if row[-1] == note] == ["emial"]
+    assert [each["queue"] for each in as_json("queues") if not each["has_senders"]] == ["emial"]
+
+
+def test_how_a_queue_is_set_is_told(broker):
+    djtasks("set", "mail", "--default-priority", "-5", "--aging", "60")
+    assert list(map(cells, djtasks("queues"))) == [
+        ["queue", "ready", "scheduled", "running", "paused", "workers", "priority", "aging"],
+        ["mail", "0", "0", "0", "no", "0", "-5", "60 s"],
+    ]
+    assert djtasks("set", "mail", "--aging", "none") == ["mail is set: aging none."]
+    row = Queue.objects.get(name="mail")
+    assert (row.default_priority, row.aging) == (-5, None)
+    broker.enqueue([message()])
+    assert [each.message.priority for each in broker.peek("mail")] == [-5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "Say what to set: --default-priority, --aging."),
+        (("--default-priority", "101"), "priority must be a whole number from -100 to 100"),
+        (("--default-priority", "high"), "--default-priority takes a number, or none, not 'high'."),
+        (("--aging", "0"), "aging must be a number of seconds from 0.1 to 100 years"),
+        (("--aging", "nan"), "aging must be a number of seconds"),
+    ],
+)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_queue_is_not_set_to_what_makes_no_sense(database, arguments, why):
+    with pytest.raises(CommandError, match=why):
+        djtasks("set", "mail", *arguments)
+    assert not Queue.objects.exists()
+
+
+def test_a_queue_is_paused_and_resumed(broker):
+    enqueue(message())
+    assert djtasks("pause", "mail") == ["mail is paused. What runs goes on."]
+    assert broker.claim("mail", limit=1, worker="w.1") == []
+    assert as_json("resume", "mail") == {"queue": "mail", "paused": False}
+    assert len(broker.claim("mail", limit=1, worker="w.1")) == 1
+
+
+def test_a_purge_removes_what_waits_and_says_how_much(broker):
+    enqueue(message(), message(countdown=60), message(queue="pdf"))
+    assert djtasks("purge", "mail", "--no-input") == ["2 job(s) were removed from mail."]
+    assert as_json("purge", "pdf", "--no-input") == {"queue": "pdf", "purged": 1}
+    assert broker.sizes() == {}
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 0), ("", 1), ("no", 1)])
+def test_a_purge_asks_before(broker, monkeypatch, answer, left):
+    enqueue(message())
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    with nullcontext() if answer == "y" else pytest.raises(CommandError, match=r"^Nothing was removed\.$"):
+        djtasks("purge", "mail")
+    assert len(broker.peek("mail")) == left
+    assert asked == ["Remove 1 job(s) that wait in 'mail', as if they had never been sent? [y/N] "]
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_purge_that_cannot_ask_removes_nothing(broker, more):
+    enqueue(message())
+    with pytest.raises(CommandError, match="add --no-input"):
+        djtasks("purge", "mail", *more)
+    assert len(broker.peek("mail")) == 1
+
+
+def test_jobs_are_moved_to_another_queue(broker):
+    enqueue(message(task="a"), message(task="b"), message(task="b"), message(task="b", countdown=60))
+    assert djtasks("move", "mail", "slow", "--task", "b", "--limit", "2") == ["2 job(s) were moved from mail to slow."]
+    assert [each.message.task for each in broker.peek("slow")] == ["b", "b"]
+    assert as_json("move", "mail", "slow") == {"from": "mail", "to": "slow", "moved": 2}
+    assert broker.sizes()["slow"].ready + broker.sizes()["slow"].scheduled == 4
+
+
+def test_a_job_that_waits_by_its_row_is_moved_with_its_row(broker, settings):
+    """As a retry does, whose row is there though its queue may be elsewhere."""
+    (pk,) = enqueue(message())
+    Job.objects.update_or_create(pk=pk, defaults={"task": "shop.tasks.export", "queue": "mail", "state": "PENDING"})
+    djtasks("move", "mail", "slow")
+    assert Job.objects.get(pk=pk).queue == "slow"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pause", "x" * 129), ("move", "mail", "mail"), ("move", "mail", ""), ("move", "mail", "x", "--limit", "0")],
+)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_what_cannot_be_done_to_a_queue_is_said(database, arguments):
+    with pytest.raises(CommandError, match=r"printable characters|already|no whole number above 0"):
+        djtasks(*arguments)
 
 
 def test_jobs_are_printed_in_the_order_in_which_they_will_run(broker):
@@ -230,6 +365,7 @@ def test_a_broker_that_does_not_answer_is_an_error_in_so_many_words(monkeypatch,
         raise BrokerUnavailable("The server does not answer.")
 
     monkeypatch.setattr("djtasks.management.commands.djtasks.get_broker", fail)
+    monkeypatch.setattr("djtasks.queues.get_broker", fail)
     with pytest.raises(CommandError, match=r"^The server does not answer\.$"):
         djtasks(*arguments)
 

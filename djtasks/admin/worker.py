@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import admin
@@ -73,7 +72,11 @@ class WorkerAdmin(LookOnlyAdmin):
 
     @admin.display(description=gettext_lazy("queues"))
     def served(self, worker: Worker) -> str:
-        return ", ".join(json.loads(worker.queues) or []) or _("all")
+        if named := worker.named_queues():
+            return ", ".join(named)
+        if excluded := worker.excluded_queues():
+            return _("all but %(queues)s") % {"queues": ", ".join(excluded)}
+        return _("all")
 
     @admin.display(description=gettext_lazy("pool"))
     def shown_pool(self, worker: Worker) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Self
 
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
+from djtasks.conf import settings
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.managers import AppManager
+
+SILENT_AFTER: Final = 3  # times WORKER_LOST_AFTER: if nobody lives who would declare a worker lost
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
     """Workers, and what they are asked to do."""
 
     def live(self) -> Self:
-        """Those that nobody has declared lost, and that have not stopped."""
-        return self.filter(lost_at=None, stopped_at=None)
+        """Neither stopped nor lost, and heard of lately."""
+        silent = utc_now() - timedelta(seconds=SILENT_AFTER * settings.WORKER_LOST_AFTER)
+        return self.filter(stopped_at=None, lost_at=None, beat_at__gte=silent)
 
     def tell(self, worker: str, command: Mapping[str, Any]) -> bool:
         """Ask a live worker to do something, soon. Returns whether it lives.
@@ -80,6 +85,28 @@ class Worker(models.Model):
     def is_live(self) -> bool:
         return self.stopped_at is None and self.lost_at is None
 
+    @staticmethod
+    def queues_as_text(named: Sequence[str] | None, excluded: Sequence[str]) -> str:
+        """What stands in `queues` of a worker of these queues (None: all), but for the excluded ones."""
+        if named is None:
+            return json.dumps({"but": list(excluded)} if excluded else None)
+        return json.dumps([name for name in named if name not in excluded])
+
+    def named_queues(self) -> list[str]:
+        """The queues that it serves by name; [] if it serves all (but some)."""
+        queues = json.loads(self.queues)
+        return queues if isinstance(queues, list) else []
+
+    def excluded_queues(self) -> list[str]:
+        """The queues that it leaves to others, of all."""
+        queues = json.loads(self.queues)
+        return list(queues["but"]) if isinstance(queues, dict) else []
+
+    def serves(self, queue: str) -> bool:
+        """Whether it takes jobs of that queue."""
+        queues = json.loads(self.queues)
+        return queue in queues if isinstance(queues, list) else queue not in self.excluded_queues()
+
 
 class QueueQuerySet(models.QuerySet["Queue"]):
     """Queues by how they are set."""
@@ -119,6 +146,11 @@ class Queue(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it says anything beside the name."""
+        return self.paused or self.default_priority is not None or self.aging is not None
 
 
 class Limit(models.Model):

@@ -15,8 +15,8 @@ from typing import Final
 
 from djtasks import registry
 from djtasks.brokers import Broker
-from djtasks.conf import settings
 from djtasks.message import Delivery, Message
+from djtasks.queues import known_queues
 from djtasks.worker.options import WorkerOptions
 
 logger = logging.getLogger("djtasks.consumer")
@@ -138,9 +138,9 @@ class Consumer:
         wanted = self._wanted(unsettled)
         if wanted <= 0:
             return 0
+        if self.options.queues is None:
+            self._discover()
         claimed = self._claim(wanted)
-        if not claimed and self.options.queues is None and self._discover():
-            claimed = self._claim(wanted)
         to_run = self._unended(claimed)
         kept = self._without_dangerous(to_run, unsettled)
         with self._changed:
@@ -234,17 +234,15 @@ class Consumer:
         self._refused = {task: until for task, until in self._refused.items() if until > now}
         return sorted(self._refused)
 
-    def _discover(self) -> bool:
-        """Look for queues that are new, once in a while. Returns whether there were any."""
+    def _discover(self) -> None:
+        """Look for queues that nobody named, once in a while: they wait for no moment in which the others are empty."""
         now = time.monotonic()
         if now - self._discovered < DISCOVERY:
-            return False
+            return
         self._discovered = now
         # Those that were found before and are empty now go, or a look would cost more with each that ever was.
         found = [name for name in self.broker.queues() if name not in {*self._named, *self.options.excluded}]
-        new = not set(found) <= set(self._queues)
         self._queues = [*self._named, *found]
-        return new
 
     def _without_dangerous(self, claimed: list[Delivery], unsettled: int) -> list[Delivery]:
         """A job that was lost before is leased alone, so that its next loss is surely its own."""
@@ -266,10 +264,3 @@ def _is_due(message: Message) -> bool:
     """Whether it may run at once and for ever: what is judged by the broker's clock goes by the broker."""
     times = (message.eta, message.countdown, message.expires_at, message.expires_in)
     return all(time is None for time in times) and message.unique_key is None
-
-
-def known_queues() -> list[str]:
-    """The queues that settings and tasks name; a worker without `-Q` looks into these first."""
-    named = {settings.TASK_DEFAULT_QUEUE}
-    named.update(task.queue for task in registry.all_tasks() if task.queue)
-    return sorted(named)

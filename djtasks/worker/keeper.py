@@ -219,7 +219,7 @@ class Keeper:
             defaults={
                 "hostname": options.hostname,
                 "pid": os.getppid() if options.pool == "prefork" else os.getpid(),
-                "queues": json.dumps(options.queues),
+                "queues": Worker.queues_as_text(options.queues, options.excluded),
                 "pool": options.pool,
                 "concurrency": options.concurrency,
                 "version": djtasks.__version__,

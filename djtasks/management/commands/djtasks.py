@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
+from django.db import DatabaseError
 
 from djtasks import encoding, registry
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, MalformedMessage
-from djtasks.management import schedules
+from djtasks.management import queues, schedules
 from djtasks.management.tables import printable, table, time_and_age
 from djtasks.masking import MASK, masked_call, masked_text
 from djtasks.message import Delivery, Message
@@ -36,6 +37,10 @@ examples:
   manage.py djtasks schedule list               the schedules, the next to run first
   manage.py djtasks schedule run nightly        one job of the schedule 'nightly', now
   manage.py djtasks schedule disable nightly    until: schedule enable nightly
+  manage.py djtasks pause mail                  until: resume mail
+  manage.py djtasks move mail slow --task shop.tasks.report --limit 100
+  manage.py djtasks set slow --default-priority -10 --aging 60
+  manage.py djtasks purge mail --no-input       remove what waits there
 """
 MOST_AT_ONCE: Final = 10_000  # jobs
 FARTHEST: Final = 10**9  # jobs that may be skipped
@@ -50,7 +55,7 @@ class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 class Command(BaseCommand):
-    help = "Look at the queues, the schedules and the workers of djtasks."
+    help = "Look at the queues, the schedules and the workers of djtasks, and hold them."
     requires_system_checks: list[str] = []  # to look is safe, whatever is wrong elsewhere
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -61,6 +66,7 @@ class Command(BaseCommand):
         self._add_inspect(subcommands)
         self._add_schedule(subcommands)
         self._add_health(subcommands)
+        self._add_held(subcommands)
 
     def _with_subcommands(self, parser: argparse.ArgumentParser) -> Subcommands:
         """Let `parser` have subcommands; without one it prints its help."""
@@ -72,6 +78,10 @@ class Command(BaseCommand):
             given["answer"](given)
         except (BrokerUnavailable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(
+                f"The database does not do what is asked (manage.py migrate djtasks?): {error}"
+            ) from error
 
     def _add_queues(self, subcommands: Subcommands) -> None:
         parser = subcommands.add_parser("queues", help="How much stands in each queue.")
@@ -79,17 +89,32 @@ class Command(BaseCommand):
         parser.set_defaults(answer=self._queues)
 
     def _queues(self, given: Mapping[str, Any]) -> None:
-        sizes = sorted(get_broker().sizes().items())
         if given["json"]:
-            self._print_json([_size_as_json(name, size) for name, size in sizes])
-        elif not sizes:
-            self.stdout.write("No queue holds a job, and none is paused.")
-        else:
-            head = ("queue", "ready", "scheduled", "running", "paused")
-            rows = [
-                (name, each.ready, each.scheduled, each.running, "yes" if each.paused else "no") for name, each in sizes
-            ]
+            self._print_json(queues.as_json())
+            return
+        head, rows = queues.table()
+        if rows:
             self._print_table(head, rows)
+        else:
+            self.stdout.write("No queue holds a job, and none is paused.")
+
+    def _add_held(self, subcommands: Subcommands) -> None:
+        """What is done to a queue."""
+        for name, (add, act, text) in queues.ACTIONS.items():
+            parser = subcommands.add_parser(name, help=text)
+            add(parser)
+            parser.add_argument("--json", action="store_true", help="Print a JSON object instead of a sentence.")
+            parser.set_defaults(answer=partial(self._hold, act))
+
+    def _hold(self, act: queues.Action, given: Mapping[str, Any]) -> None:
+        try:
+            sentence, values = act(given)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        if given["json"]:
+            self._print_json(values)
+        else:
+            self.stdout.write(printable(sentence))
 
     def _add_inspect(self, subcommands: Subcommands) -> None:
         parser = subcommands.add_parser("inspect", help="What waits in a queue.")
@@ -211,10 +236,6 @@ def _number(text: str, *, least: int, most: int) -> int:
     if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}.")
     return number
-
-
-def _size_as_json(queue: str, size: QueueSize) -> dict[str, Any]:
-    return {"queue": queue, **asdict(size)}
 
 
 def _as_json(delivery: Delivery, *, with_arguments: bool) -> dict[str, Any]:

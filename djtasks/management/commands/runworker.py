@@ -14,8 +14,8 @@ from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.limits import Limits, limits_of
 from djtasks.management.process import ProcessCommand, head, others, set_up_logging
+from djtasks.queues import known_queues
 from djtasks.worker import health, pools
-from djtasks.worker.consumer import known_queues
 from djtasks.worker.hostname import expand_hostname
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.pidfile import pidfile
@@ -149,7 +149,8 @@ def _served(options: WorkerOptions) -> str:
     if options.queues:
         return ", ".join(name for name in options.queues if name not in options.excluded)
     excluded = f", but {', '.join(options.excluded)}" if options.excluded else ""
-    return f"all (now {', '.join(known_queues())}{excluded})"
+    now = [name for name in known_queues() if name not in options.excluded]
+    return f"all (now {', '.join(now)}{excluded})"
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -1,0 +1,80 @@
+"""The queues as people see them: what stands in each, how it is set, who serves it and who sends to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from django.utils.translation import gettext as _
+
+from djtasks import registry, routing
+from djtasks.brokers import get_broker
+from djtasks.brokers.base import QueueSize
+from djtasks.conf import settings
+from djtasks.models import Job, PeriodicTask, Queue, Worker
+
+RECENT: Final = 1_000  # newest jobs that are looked at for names of queues
+EMPTY: Final = QueueSize(ready=0, scheduled=0, running=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one queue stands. `workers` counts the live ones that serve it."""
+
+    name: str
+    size: QueueSize = EMPTY
+    default_priority: int | None = None
+    aging: float | None = None  # seconds of waiting that count as one priority
+    workers: int = 0
+    has_senders: bool = True  # as far as can be told
+
+    @property
+    def is_unserved(self) -> bool:
+        """Jobs wait, and no live worker will take them."""
+        return bool(self.size.ready or self.size.scheduled) and not self.workers
+
+    def notes(self) -> list[str]:
+        """What somebody should know of it, a sentence each."""
+        found = []
+        if self.is_unserved:
+            found.append(_("No live worker serves it."))
+        if not self.has_senders:
+            found.append(_("A worker serves it, but nobody is known to send to it."))
+        return found
+
+
+def known_queues() -> list[str]:
+    """The queues that settings, tasks and routes name; a worker without `-Q` looks into these first."""
+    named = {settings.TASK_DEFAULT_QUEUE} | routing.queues()
+    named.update(task.queue for task in registry.all_tasks() if task.queue)
+    return sorted(named)
+
+
+def standing() -> list[Standing]:
+    """All queues that hold jobs, are set, or are named by a live worker; by name. Raises BrokerUnavailable."""
+    sizes = get_broker().sizes()
+    rows = {row.name: row for row in Queue.objects.all()}
+    workers = list(Worker.objects.live())
+    named = {name for worker in workers for name in worker.named_queues()}
+    unheard = named - sizes.keys() - set(known_queues())
+    unheard -= _heard_of(unheard) if unheard else set()
+    names = sorted({*sizes, *named, *(row.name for row in rows.values() if row.is_set)})
+    return [_standing(name, sizes.get(name, EMPTY), rows.get(name), workers, name not in unheard) for name in names]
+
+
+def _standing(name: str, size: QueueSize, row: Queue | None, workers: Iterable[Worker], has_senders: bool) -> Standing:
+    return Standing(
+        name=name,
+        size=size,
+        default_priority=row.default_priority if row else None,
+        aging=row.aging if row else None,
+        workers=sum(worker.serves(name) for worker in workers),
+        has_senders=has_senders,
+    )
+
+
+def _heard_of(names: Iterable[str]) -> set[str]:
+    """Those of these queues that a schedule names, or in which one of the newest jobs stood."""
+    recent = set(Job.objects.order_by("-id").values_list("queue", flat=True)[:RECENT])
+    return recent | set(PeriodicTask.objects.filter(queue__in=list(names)).values_list("queue", flat=True))
