@@ -30,6 +30,11 @@ class Standing:
     has_senders: bool = True  # as far as can be told
 
     @property
+    def is_set(self) -> bool:
+        """Whether it has a default priority, or jobs age in it."""
+        return self.default_priority is not None or self.aging is not None
+
+    @property
     def is_unserved(self) -> bool:
         """Jobs wait, and no live worker will take them."""
         return bool(self.size.ready or self.size.scheduled) and not self.workers
@@ -61,6 +66,13 @@ def standing() -> list[Standing]:
     unheard -= _heard_of(unheard) if unheard else set()
     names = sorted({*sizes, *named, *(row.name for row in rows.values() if row.is_set)})
     return [_standing(name, sizes.get(name, EMPTY), rows.get(name), workers, name not in unheard) for name in names]
+
+
+def standing_of(name: str) -> Standing:
+    """The queue of that name; one that nobody knows is an empty one. Raises BrokerUnavailable."""
+    return next((each for each in standing() if each.name == name), None) or Standing(
+        name=name, workers=sum(worker.serves(name) for worker in Worker.objects.live())
+    )
 
 
 def _standing(name: str, size: QueueSize, row: Queue | None, workers: Iterable[Worker], has_senders: bool) -> Standing:

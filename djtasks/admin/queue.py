@@ -1,4 +1,4 @@
-"""The queues in the admin, as the broker has them: how much stands in each, and what waits in one, in its order.
+"""The queues in the admin, as the broker has them: how much stands in each, what waits in one, and what may be done.
 
 No row of `Queue` or `Job` is listed: a queue needs no row to exist, and on some brokers what waits has none.
 """
@@ -6,32 +6,35 @@ No row of `Queue` or `Job` is listed: a queue needs no row to exist, and on some
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
+from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from djtasks.admin import page
+from djtasks.admin import page, queue_actions
 from djtasks.admin.presentation import age
+from djtasks.admin.queue_actions import QueueAction
 from djtasks.admin.worker import LookOnlyAdmin
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.message import Delivery, Message
+from djtasks.message import Delivery, Message, checked_queue
 from djtasks.models import Job
+from djtasks.queues import Standing, standing, standing_of
 
 PER_PAGE: Final = 100  # jobs
 FARTHEST: Final = 10**9  # jobs that may be skipped
 LONGEST_ARGUMENTS: Final = 200  # characters
-EMPTY: Final = QueueSize(ready=0, scheduled=0, running=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,13 @@ class Part:
 
     scheduled: bool
     offset: int
-    size: QueueSize = EMPTY
+    standing: Standing
     deliveries: Collection[Delivery] = ()
     error: str = ""
+
+    @property
+    def size(self) -> QueueSize:
+        return self.standing.size
 
     @property
     def total(self) -> int:
@@ -99,6 +106,7 @@ class Part:
 class QueueAdmin(LookOnlyAdmin):
     change_list_template = "admin/djtasks/queue/change_list.html"
     change_form_template = "admin/djtasks/queue/change_form.html"
+    act_template = "admin/djtasks/queue/act.html"
 
     @method_decorator(require_safe)
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -107,8 +115,8 @@ class QueueAdmin(LookOnlyAdmin):
             raise PermissionDenied
         queues, error = [], ""
         try:
-            for name, size in sorted(get_broker().sizes().items()):
-                queues.append((name, size, self.queue_url(name), self.queue_url(name, scheduled=1)))
+            for each in standing():
+                queues.append((each, self.queue_url(each.name), self.queue_url(each.name, scheduled=1)))
         except BrokerUnavailable as unavailable:
             error = str(unavailable)
         context = {
@@ -116,6 +124,8 @@ class QueueAdmin(LookOnlyAdmin):
             "cl": {"opts": self.opts},  # for the way back at the top of Django's template
             "actions_on_top": True,  # or else Django's template would have inline style
             "queues": queues,
+            "has_settings": any(each.is_set for each, *_urls in queues),
+            "has_notes": any(each.notes() for each, *_urls in queues),
             "error": error,
         }
         return self._response(request, self.change_list_template, context, extra_context)
@@ -135,6 +145,8 @@ class QueueAdmin(LookOnlyAdmin):
             "original": queue,
             "queue": queue,
             "part": part,
+            "standing": part.standing,
+            "buttons": self._buttons(request, part),
             "error": part.error,
             "rows": rows,
             "has_expiry": any(row.expires for row in rows),
@@ -146,6 +158,58 @@ class QueueAdmin(LookOnlyAdmin):
             **self._other_parts(queue, part),
         }
         return self._response(request, self.change_form_template, context, extra_context)
+
+    def _buttons(self, request: HttpRequest, part: Part) -> list[tuple[QueueAction, str]]:
+        """What may be done now, each with its address."""
+        if part.error or not is_queue(part.standing.name):
+            return []
+        return [
+            (each, self._act_url(each, part.standing.name))
+            for each in queue_actions.ALL
+            if each.fits(part.standing) and each.is_allowed(request)
+        ]
+
+    def get_urls(self) -> list[Any]:
+        return [
+            path(
+                f"<path:object_id>/{action.name}/",
+                self.admin_site.admin_view(partial(self.act_view, action=action)),
+                name=f"{self.opts.app_label}_{self.opts.model_name}_{action.name}",
+            )
+            for action in queue_actions.ALL
+        ] + super().get_urls()
+
+    def _act_url(self, action: QueueAction, queue: str) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{action.name}"
+        return reverse(name, args=[in_address(queue)], current_app=self.admin_site.name)
+
+    def act_view(self, request: HttpRequest, object_id: str, action: QueueAction) -> HttpResponse:
+        """Ask whether, or how, to do it to one queue; do it on POST."""
+        queue = name_in_address(object_id)
+        if not action.is_allowed(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        if not is_queue(queue):
+            raise Http404(_("No queue can have this name."))
+        try:
+            found = standing_of(queue)
+            form = action.form(request.POST if request.method == "POST" else None, queue=found) if action.form else None
+            if request.method == "POST" and (form is None or form.is_valid()):
+                told = action.perform(request, queue, form.cleaned_data if form else {})
+                self.message_user(request, told, messages.SUCCESS)
+                return HttpResponseRedirect(self.queue_url(queue))
+        except BrokerUnavailable as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(self.queue_url(queue))
+        context = {
+            "title": f"{action.label}: {queue}",
+            "original": queue,
+            "action": action,
+            "standing": found,
+            "form": form,
+            "back_url": self.queue_url(queue),
+            "error": "",
+        }
+        return self._response(request, self.act_template, context, None)
 
     def queue_url(self, queue: str, **query: int) -> str:
         """The address of the page of one queue; '' for a name that none can have."""
@@ -216,15 +280,23 @@ def offset_in(text: str) -> int:
 
 def look(queue: str, *, scheduled: bool, offset: int) -> Part:
     """What the broker says of the queue at this moment."""
-    part = Part(scheduled, offset)
-    if not queue.isprintable():  # no queue is named so, and PostgreSQL refuses to be asked for a NUL
+    part = Part(scheduled, offset, Standing(name=queue))
+    if not is_queue(queue):  # and PostgreSQL refuses to be asked for a NUL
         return part
     try:
-        broker = get_broker()
-        size = broker.sizes().get(queue, EMPTY)
-        return Part(scheduled, offset, size, broker.peek(queue, scheduled=scheduled, offset=offset, limit=PER_PAGE))
+        part = replace(part, standing=standing_of(queue))
+        return replace(part, deliveries=get_broker().peek(queue, scheduled=scheduled, offset=offset, limit=PER_PAGE))
     except BrokerUnavailable as error:
-        return Part(scheduled, offset, error=str(error))
+        return replace(part, error=str(error))
+
+
+def is_queue(name: str) -> bool:
+    """Whether a queue can have this name."""
+    try:
+        checked_queue(name)
+    except ValueError:
+        return False
+    return True
 
 
 def arguments_of(message: Message) -> str:

@@ -1,0 +1,181 @@
+"""What may be done to a queue from the admin: pause, resume, purge, move, set; each with its permission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django import forms
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.http import HttpRequest
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from djtasks import control
+from djtasks.control import SHORTEST_AGING
+from djtasks.message import MAX_QUEUE_LENGTH, PRIORITIES, checked_queue
+from djtasks.models import Queue
+from djtasks.publish import LONGEST_DELAY
+from djtasks.queues import Standing
+
+Values = Mapping[str, Any]  # what a form has cleaned
+
+
+class MoveForm(forms.Form):
+    """Where to, and what."""
+
+    target = forms.CharField(label=gettext_lazy("To the queue"), max_length=MAX_QUEUE_LENGTH, strip=False)
+    task = forms.CharField(label=gettext_lazy("Only jobs of the task"), required=False)
+    limit = forms.IntegerField(
+        label=gettext_lazy("At most"),
+        min_value=1,
+        required=False,
+        help_text=gettext_lazy("So many jobs; what runs first is moved first."),
+    )
+
+    def __init__(self, data: Any, *, queue: Standing) -> None:
+        super().__init__(data)
+        self.queue = queue
+
+    def clean_target(self) -> str:
+        target: str = self.cleaned_data["target"]
+        if target == self.queue.name:
+            raise forms.ValidationError(_("The jobs are in this queue already."))
+        try:
+            return checked_queue(target)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+class SetForm(forms.Form):
+    """How the queue is set; what is left empty is not."""
+
+    default_priority = forms.IntegerField(
+        label=gettext_lazy("Default priority"),
+        min_value=PRIORITIES[0],
+        max_value=PRIORITIES[-1],
+        required=False,
+        help_text=gettext_lazy("From -100 to 100, of jobs for which neither call, task nor route chose one."),
+    )
+    aging = forms.FloatField(
+        label=gettext_lazy("Aging (seconds)"),
+        min_value=SHORTEST_AGING,
+        max_value=LONGEST_DELAY,
+        required=False,
+        help_text=gettext_lazy("So long a wait counts as one priority higher. Empty: jobs do not age."),
+    )
+
+    def __init__(self, data: Any, *, queue: Standing) -> None:
+        super().__init__(data, initial={"default_priority": queue.default_priority, "aging": queue.aging})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAction:
+    """One thing that can be done to a queue. `act` takes its name and returns what to tell."""
+
+    name: str  # in URLs
+    label: Promise | str  # on a button
+    explanation: Promise | str
+    note: Promise | str  # in the log
+    permission: str
+    act: Callable[[str, Values], str]
+    form: type[MoveForm | SetForm] | None = None
+    asks: bool = True  # before it is done
+    flag: int = CHANGE
+
+    def is_allowed(self, request: HttpRequest) -> bool:
+        """Whether whoever asks may do it."""
+        return request.user.is_active and request.user.has_perm(f"djtasks.{self.permission}")
+
+    def fits(self, queue: Standing) -> bool:
+        """Whether there is anything to do."""
+        if self.name in ("pause", "resume"):
+            return queue.size.paused == (self.name == "resume")
+        waits = bool(queue.size.ready or queue.size.scheduled)
+        return waits or self.name == "set"
+
+    def perform(self, request: HttpRequest, queue: str, values: Values) -> str:
+        """Do it, and log it. Returns what to tell. Raises ValueError, BrokerUnavailable."""
+        told = self.act(queue, values)
+        log = LogEntry.objects.log_actions
+        log(request.user.pk, [Queue(name=queue)], self.flag, f"{self.note} {told}")  # type: ignore[arg-type]
+        return told
+
+
+def _pause(queue: str, values: Values) -> str:
+    control.pause(queue)
+    return _("The queue is paused. What runs goes on.")
+
+
+def _resume(queue: str, values: Values) -> str:
+    control.resume(queue)
+    return _("The queue is not paused any more.")
+
+
+def _purge(queue: str, values: Values) -> str:
+    count = control.purge(queue)
+    return ngettext("%d job was removed.", "%d jobs were removed.", count) % count
+
+
+def _move(queue: str, values: Values) -> str:
+    count = control.move(queue, values["target"], task=values["task"] or None, limit=values["limit"])
+    text = ngettext("%(count)d job was moved to %(queue)s.", "%(count)d jobs were moved to %(queue)s.", count)
+    return text % {"count": count, "queue": values["target"]}
+
+
+def _set(queue: str, values: Values) -> str:
+    control.set_queue(queue, **values)
+    return _("The queue is set. Jobs that wait already keep their priority.")
+
+
+PAUSE: Final = QueueAction(
+    name="pause",
+    label=gettext_lazy("Pause"),
+    explanation=gettext_lazy("Nothing more is given out from this queue; what runs goes on."),
+    note=gettext_lazy("Paused."),
+    permission="pause_queue",
+    act=_pause,
+    asks=False,
+)
+RESUME: Final = QueueAction(
+    name="resume",
+    label=gettext_lazy("Resume"),
+    explanation=gettext_lazy("Workers take jobs from this queue again."),
+    note=gettext_lazy("Resumed."),
+    permission="pause_queue",
+    act=_resume,
+    asks=False,
+)
+MOVE: Final = QueueAction(
+    name="move",
+    label=gettext_lazy("Move jobs"),
+    explanation=gettext_lazy("What waits goes to another queue; each job keeps its priority and its place."),
+    note=gettext_lazy("Moved."),
+    permission="change_queue",
+    act=_move,
+    form=MoveForm,
+)
+SET: Final = QueueAction(
+    name="set",
+    label=gettext_lazy("Settings"),
+    explanation=gettext_lazy("What is set here holds for all sites and workers on these queues."),
+    note=gettext_lazy("Set."),
+    permission="change_queue",
+    act=_set,
+    form=SetForm,
+)
+PURGE: Final = QueueAction(
+    name="purge",
+    label=gettext_lazy("Purge"),
+    explanation=gettext_lazy(
+        "All that waits in this queue, ready or scheduled, is removed as if it had never been sent. It leaves no "
+        "result: what waits for one waits for ever. This cannot be undone."
+    ),
+    note=gettext_lazy("Purged."),
+    permission="purge_queue",
+    act=_purge,
+    flag=DELETION,
+)
+ALL: Final = (PAUSE, RESUME, MOVE, SET, PURGE)
