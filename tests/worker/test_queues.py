@@ -7,6 +7,7 @@ from djtasks.brokers import get_broker
 from djtasks.models import Job
 from djtasks.queues import standing
 from tests import tasks
+from tests.conftest import empty_redis
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker
@@ -133,6 +134,19 @@ def test_jobs_are_moved_to_a_queue_that_is_served(start_worker, tmp_path):
     assert result.get(timeout=20) == 2
     assert len(begun(path)) == 3
     assert set(Job.objects.values_list("queue", flat=True)) == {"mail"}
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_redis_that_was_emptied_learns_the_default_priorities_again(start_worker, settings):
+    control.set_queue("mail", default_priority=5)
+    start_worker("-c", "1", "-Q", "other")
+    empty_redis(settings.DJTASKS["BROKER_URL"])
+
+    def priority():
+        result = tasks.noop.apply_async(queue="mail")
+        return next(each.message.priority for each in get_broker().peek("mail") if each.id == result.id)
+
+    wait_until(lambda: priority() == 5)
 
 
 @pytest.mark.parametrize("aging", [None, 0.1])
