@@ -15,9 +15,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from djtasks import control
 from djtasks.control import SHORTEST_AGING
-from djtasks.message import MAX_QUEUE_LENGTH, PRIORITIES, checked_queue
+from djtasks.message import LONGEST_DELAY, MAX_QUEUE_LENGTH, PRIORITIES, checked_queue
 from djtasks.models import Queue
-from djtasks.publish import LONGEST_DELAY
 from djtasks.queues import Standing
 
 Values = Mapping[str, Any]  # what a form has cleaned

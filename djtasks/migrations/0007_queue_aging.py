@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("djtasks", "0005_jobs_of_a_schedule"),
+        ("djtasks", "0006_run_schedules"),
     ]
 
     operations = [
