@@ -152,7 +152,7 @@ def test_what_was_missed_is_run_once_and_the_log_says_so(now, caplog):
 def test_thousands_that_are_due_at_once_are_all_sent(now):
     due = now() - SECOND
     PeriodicTask.objects.bulk_create(
-        PeriodicTask(name=f"{number}", task="a.task", schedule="* * * * *") for number in range(1200)
+        PeriodicTask(name=f"{number}", task="a.task", schedule="@yearly") for number in range(1200)
     )
     PeriodicTask.objects.update(next_run_at=due)
     once()

@@ -47,7 +47,10 @@ def field(pid, name):
 
 
 def is_zombie(pid):
-    return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has gone meanwhile
+        return False
 
 
 def server_connections(alias):
