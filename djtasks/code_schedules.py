@@ -14,6 +14,7 @@ from django.db.models import Q
 
 from djtasks import conf, encoding, registry
 from djtasks.conf import settings
+from djtasks.limits import limits_of
 from djtasks.models import PeriodicTask
 from djtasks.models.fields import aware
 
@@ -117,9 +118,11 @@ def sync() -> None:
         try:
             wanted[entry.name] = row_of(entry)
         except Unusable as error:
-            wanted[entry.name] = None
             text = " ".join(problem.text for problem in error.args)
             logger.error("A schedule of the code cannot be used: %s", text)
+            if encoding.plain_text(entry.name) != entry.name:  # the database cannot even be asked about it
+                continue
+            wanted[entry.name] = None
             PeriodicTask.objects.from_code().filter(name=entry.name).update(problem=text, next_run_at=None)
     standing = PeriodicTask.objects.filter(Q(name__in=wanted) | ~Q(source=PeriodicTask.Source.ADMIN))
     rows = {row.name: row for row in standing}
@@ -182,11 +185,9 @@ def _unknown(given: Iterable[Any], known: frozenset[str], where: str, elsewhere:
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that stand in an entry itself. Raises TypeError, ValueError."""
-    args, kwargs = given.get("args") or (), given.get("kwargs") or {}
+    args, kwargs = given.get("args") or (), _mapping("kwargs", given.get("kwargs"))
     if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
         raise TypeError(f"args must be a list or a tuple, not {args!r:.100}.")
-    if not isinstance(kwargs, Mapping):
-        raise TypeError(f"kwargs must be a dict, not {kwargs!r:.100}.")
     encoded = encoding.encode_arguments(tuple(args), kwargs)
     fields = {name: _value(given[name]) for name in FIELDS if given.get(name) is not None}
     return {"task": given["task"], "schedule": given["schedule"], "args": encoded[0], "kwargs": encoded[1], **fields}
@@ -194,19 +195,24 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _option_values(given: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
     """The columns that an entry's options fill. Raises Unusable, TypeError, ValueError."""
-    options = given.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise TypeError(f"options must be a dict, not {options!r:.100}.")
+    options = _mapping("options", given.get("options"))
     if found := _unknown(options, OPTIONS, f"{entry.where}['options']", frozenset()):
         raise Unusable(*found)
     if isinstance(options.get("expires"), datetime):
         raise ValueError("expires counts from each tick: give seconds or a timedelta. For a last time there is end_at.")
-    chosen = {name: _value(value) for name, value in options.items() if value is not None}
-    fields = {name: chosen[name] for name in OPTION_FIELDS if name in chosen}
+    chosen: dict[str, Any] = {name: _value(value) for name, value in options.items() if value is not None}
+    fields: dict[str, Any] = {name: chosen[name] for name in OPTION_FIELDS if name in chosen}
     if "headers" in fields:
-        fields["headers"] = encoding.encode_arguments((), fields["headers"])[1]
+        fields["headers"] = encoding.encode_arguments((), _mapping("headers", fields["headers"]))[1]
     further = {name: value for name, value in sorted(chosen.items()) if name in FURTHER_OPTIONS}
+    limits_of(further, None)
     return {**fields, "options": encoding.encode(further) if further else None}
+
+
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if given and not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a dict, not {given!r:.100}.")
+    return given or {}
 
 
 def _value(given: Any) -> Any:

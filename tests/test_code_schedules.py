@@ -128,6 +128,8 @@ WRONG = [
     ({**NIGHTLY, "options": {"expires": PAST}}, "end_at", ""),
     ({**NIGHTLY, "options": 5}, "options must be a dict", ""),
     ({**NIGHTLY, "options": {"priority": 1000}}, "priority: ", ""),
+    ({**NIGHTLY, "options": {"headers": [1]}}, "headers must be a dict", ""),
+    ({**NIGHTLY, "options": {"time_limit": "long"}}, "time_limit must be a number", ""),
 ]
 
 
@@ -139,6 +141,14 @@ def test_what_is_wrong_is_said_by_the_checks_and_leaves_the_others_alone(databas
     assert text in error.msg
     assert hint in error.hint
     assert text in caplog.text
+    assert [row.name for row in PeriodicTask.objects.all()] == ["nightly"]
+
+
+@pytest.mark.parametrize("name", ["of two\nlines", "with\0 in it", "half a character \ud83d"])
+def test_a_name_that_databases_or_logs_cannot_hold_is_said_by_the_checks(database, code, name):
+    code(**{name: NIGHTLY, "nightly": NIGHTLY})
+    (error,) = checks.check_schedules()
+    assert "name: Write a name without control characters" in error.msg
     assert [row.name for row in PeriodicTask.objects.all()] == ["nightly"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from djtasks.models.periodic_task import PeriodicTask
 
 LONGEST: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
+_NO_TEXT: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # not all databases store it, nor stays it in a line of the log
 Check = Callable[["PeriodicTask"], object]
 
 
@@ -38,6 +40,11 @@ def _check_name(name: str) -> Check:
             raise ValueError(_("Write a name of printable characters."))
 
     return check
+
+
+def _check_name_of_row(row: PeriodicTask) -> None:
+    if any(unicodedata.category(character) in _NO_TEXT for character in row.name):
+        raise ValueError(_("Write a name without control characters, in one line."))
 
 
 def _check_schedule(row: PeriodicTask) -> None:
@@ -111,6 +118,7 @@ def _check_catch_up(row: PeriodicTask) -> None:
 
 
 _CHECKS: Final[Mapping[str, Check]] = {
+    "name": _check_name_of_row,
     "task": _check_name("task"),
     "schedule": _check_schedule,
     "timezone": lambda row: row.zone,
