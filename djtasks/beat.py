@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -56,6 +56,7 @@ SET_BACK: Final = timedelta(seconds=2)  # a clock that goes back less is not wor
 WAITS: Final = timedelta(hours=3)  # a crontab waits until the clock has caught up with it; the rule of vixie cron
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 STORE_ERRORS: Final = (BrokerUnavailable, OperationalError, InterfaceError)
+VALUE_ERRORS: Final = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError)  # of what a row holds
 LAST_WORDS: Final = 1.5  # seconds that the thread has to end; it may be in the user's code
 
 
@@ -123,7 +124,8 @@ class Beat:
     def run(self) -> None:
         """Loop until stopped."""
         try:
-            signals.beat_init.notify(sender=self)
+            with _users_code("beat_init"):
+                signals.beat_init.notify(sender=self)
             while not self._stopping.is_set():
                 self._stopping.wait(self.turn())
         finally:
@@ -196,7 +198,10 @@ class Beat:
         self._put_right(now)
         PeriodicTask.objects.unreckoned().reckon(now)
         PeriodicTask.objects.broken().reckon(now)  # a deployment may have cured what broke them
-        code_schedules.sync()
+        try:
+            code_schedules.sync()
+        except VALUE_ERRORS:
+            logger.exception("The schedules of the code cannot be brought up to date; what has a row runs on")
 
     def _put_right(self, now: datetime) -> None:
         """The clock has been set back: intervals go on from now. A crontab waits, unless that would be too long."""
@@ -219,6 +224,8 @@ class Beat:
         for connection in connections.all(initialized_only=True):
             if connection.alias != settings.DATABASE:  # a router's own
                 connection.close_if_unusable_or_obsolete()
+            elif not connection.get_autocommit():  # a router has begun a transaction, which nobody would commit
+                connection.close()
 
     def _make_row_ready(self, row: PeriodicTask) -> None:
         try:
@@ -260,7 +267,7 @@ class Beat:
             del self._ready[each.row.pk]
         try:
             sent = self._sent(portion)
-        except (DataError, IntegrityError, ValueError, TypeError) as error:
+        except VALUE_ERRORS as error:
             if len(portion) == 1:
                 self._break_down(portion[0].row, error)
                 return
@@ -268,7 +275,9 @@ class Beat:
                 self._ready[each.row.pk] = each
                 self._send([each])
             return
-        told(message for each in sent for message in each.messages)
+        for message in (message for each in sent for message in each.messages):
+            with _users_code("after_task_publish"):
+                told([message])
         self._report(sent)
 
     def _sent(self, portion: Sequence[Ready]) -> list[Ready]:
@@ -305,6 +314,15 @@ class Beat:
             logger.info("Sent the jobs of %s%s", ", ".join(names[:NAMED]), more)
 
 
+@contextlib.contextmanager
+def _users_code(signal: str) -> Iterator[None]:
+    """Around receivers of `signal`: one that asks for the end (`sys.exit`) would end the thread, unnoticed."""
+    try:
+        yield
+    except SystemExit as error:
+        logger.error("A receiver of %s asked for the end; beat goes on", signal, exc_info=error)
+
+
 def _due(row: PeriodicTask) -> datetime:
     due: datetime | None = row.next_run_at
     if due is None:
@@ -339,4 +357,7 @@ def _busy(portion: Iterable[Ready]) -> set[int]:
 
 def _cannot_wait(row: PeriodicTask, now: datetime) -> bool:
     moments: list[datetime] = [each for each in (row.changed_at, row.last_run_at) if each is not None]
-    return isinstance(from_text(row.schedule), interval) or max(moments) > now + WAITS
+    try:
+        return isinstance(from_text(row.schedule), interval) or max(moments) > now + WAITS
+    except ValueError:  # it is broken, and reckoning it says so
+        return True

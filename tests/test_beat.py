@@ -243,6 +243,23 @@ def test_signals_are_sent_around_each_message(now):
     assert told == [("a.task", sent()[0][1])]
 
 
+@pytest.mark.parametrize("signal", [signals.beat_init, signals.after_task_publish])
+def test_a_receiver_that_asks_for_the_end_does_not_end_beat(now, signal, caplog):
+    @signal.connect
+    def leave(**kwargs):
+        raise SystemExit(3)
+
+    make(schedule="every 0.2 seconds", due=now())
+    beat = Beat()
+    try:
+        beat.start()
+        wait_until(lambda: read().total_run_count >= 3, what="three ticks")
+    finally:
+        beat.stop()
+        signal.disconnect(leave)
+    assert "asked for the end" in caplog.text
+
+
 # Rows that are broken
 
 
@@ -285,6 +302,21 @@ def test_a_router_that_asks_for_the_end_breaks_its_row_alone(now, route, error):
     assert read().status == "broken"
 
 
+def test_a_transaction_that_a_router_leaves_open_swallows_no_ticks(now, route, database):
+    def begin(*args, **kwargs):
+        transaction.set_autocommit(False, using=database)
+
+    route(begin)
+    make(due=now() + SECOND)
+    beat = Beat()
+    try:
+        beat.start()
+        wait_until(lambda: read().total_run_count, what="the tick")
+    finally:
+        beat.stop()
+    assert len(sent()) == 1
+
+
 def test_a_router_whose_store_does_not_answer_lets_its_row_wait_and_no_other(now, route):
     answers = []
 
@@ -312,14 +344,15 @@ def test_a_message_that_is_too_large_breaks_its_row(now, settings):
     assert "MessageTooLarge" in read("large").problem
 
 
-def test_of_a_portion_that_the_database_refuses_only_the_poisonous_row_is_broken(now, monkeypatch):
+@pytest.mark.parametrize("error", [ValueError("no value for a column"), OverflowError("too large a number")])
+def test_of_a_portion_that_the_database_refuses_only_the_poisonous_row_is_broken(now, monkeypatch, error):
     make("poison", queue="poison", due=now() - SECOND)
     make(due=now() - SECOND)
     true = outbox.send
 
     def send(messages, **options):
         if any(each.queue == "poison" for each in messages):
-            raise ValueError("no value for a column")
+            raise error
         return true(messages, **options)
 
     monkeypatch.setattr(outbox, "send", send)
@@ -537,6 +570,17 @@ def test_a_clock_that_was_set_back_while_no_beat_ran_is_noticed(now, shift):
     once()
     assert now() < read().next_run_at <= now() + 30 * SECOND
     assert read().last_run_at <= now()
+
+
+def test_a_row_that_cannot_be_read_stops_no_other_if_the_clock_is_set_back(now, shift):
+    make("garbage", due=now() - SECOND)
+    PeriodicTask.objects.filter(name="garbage")._write(
+        read("garbage").pk, schedule="garbage", changed_at=now() + 4 * HOUR
+    )
+    make(due=now() - SECOND)
+    once()
+    assert [name for name, _ in sent()] == ["nightly"]
+    assert read("garbage").status == "broken"
 
 
 # Trouble

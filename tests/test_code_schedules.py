@@ -4,7 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connections
+from django.db import DataError, connections
 
 from djtasks import checks, code_schedules, encoding, shared_task
 from djtasks.beat import Beat
@@ -295,6 +295,19 @@ def test_many_that_start_at_once_make_each_row_once(database, settings):
         thread.join(30)
     assert failed == []
     assert PeriodicTask.objects.live().count() == 20
+
+
+def test_what_has_a_row_runs_on_though_the_database_refuses_a_schedule_of_the_code(database, code, monkeypatch, caplog):
+    code(nightly=NIGHTLY)
+    force()
+
+    def refused():
+        raise DataError("too long")
+
+    monkeypatch.setattr(code_schedules, "sync", refused)
+    once(Beat())
+    assert [name for name, _id in sent()] == ["nightly"]
+    assert "cannot be brought up to date" in caplog.text
 
 
 def test_a_beat_that_starts_brings_the_rows_up_to_date(database, settings):
