@@ -93,6 +93,21 @@ def test_without_schedules_it_says_so(database):
     assert asked("list") == "There are no schedules."
 
 
+def test_the_list_says_what_stands_in_the_code_and_waits_for_a_beat(database, settings):
+    entry = {"task": "tests.tasks.add", "schedule": 60}
+    settings.DJTASKS = {**settings.DJTASKS, "BEAT_SCHEDULE": {"nightly": entry, "new": entry}}
+    make("nightly", source="settings")
+    assert "not here before a beat starts that knows it: new\n" in asked("list") + "\n"
+
+
+def test_the_list_says_in_which_zone_a_crontab_is_meant(database, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "TIMEZONE": "Europe/Berlin"}
+    make("daily", schedule="@daily")
+    make("even", schedule="every hour")
+    assert [line for line in asked("list").splitlines() if "Europe/Berlin" in line and line.startswith("daily")]
+    assert asked("list").count("Europe/Berlin") == 1
+
+
 def test_the_list_for_programs(database):
     row = make()
     (found,) = json.loads(asked("list", "--json"))

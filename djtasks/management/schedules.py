@@ -7,10 +7,12 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
+from django.conf import settings as django_settings
 from django.core.management.base import CommandError
 from django.db.models import F
 
-from djtasks import control
+from djtasks import code_schedules, control
+from djtasks.conf import settings
 from djtasks.management.tables import printable, time_and_age
 from djtasks.models import PeriodicTask, Worker
 
@@ -25,8 +27,14 @@ def in_order() -> list[PeriodicTask]:
 def as_cells(row: PeriodicTask) -> tuple[object, ...]:
     """A line of the table."""
     times = (time_and_age(row.next_run_at), time_and_age(row.last_run_at))
-    zone = row.timezone or "-"
-    return (row.name, row.schedule, zone, row.task, row.status, *times, row.total_run_count, row.source)
+    return (row.name, row.schedule, _zone(row), row.task, row.status, *times, row.total_run_count, row.source)
+
+
+def _zone(row: PeriodicTask) -> str:
+    """Where its times are meant; an interval, or what is due once, is due wherever one is."""
+    if row.timezone or row.schedule.startswith(("every", "at ")):
+        return row.timezone or "-"
+    return settings.TIMEZONE or str(django_settings.TIME_ZONE)
 
 
 def as_json(row: PeriodicTask) -> dict[str, Any]:
@@ -48,11 +56,16 @@ def as_json(row: PeriodicTask) -> dict[str, Any]:
 
 
 def remarks(rows: Sequence[PeriodicTask]) -> list[str]:
-    """What the table has no room for: why some are broken, and whether anybody sends what is due."""
-    broken = [f"{printable(row.name)} is broken: {printable(row.problem)}" for row in rows if row.problem]
+    """What the table has no room for: why some are broken, what is not in it yet, and whether anybody sends."""
+    notes = [f"{printable(row.name)} is broken: {printable(row.problem)}" for row in rows if row.problem]
+    names = {row.name for row in rows}
+    if new := [printable(entry.name) for entry in code_schedules.entries() if entry.name not in names]:
+        notes.append(f"In the code, and not here before a beat starts that knows it: {', '.join(new)}")
+    if not rows and not new:
+        return ["There are no schedules."]
     if Worker.objects.filter(stopped_at=None, lost_at=None, scheduler_at__isnull=False).exists():
-        return broken
-    return [*broken, "Nobody sends what is due: start a runworker, without --no-beat, or a runbeat."]
+        return notes
+    return [*notes, "Nobody sends what is due: start a runworker, without --no-beat, or a runbeat."]
 
 
 def _run(name: str) -> str:

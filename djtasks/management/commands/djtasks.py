@@ -162,12 +162,11 @@ class Command(BaseCommand):
         rows = schedules.in_order()
         if given["json"]:
             self._print_json([schedules.as_json(row) for row in rows])
-        elif not rows:
-            self.stdout.write("There are no schedules.")
-        else:
+            return
+        if rows:
             self._print_table(schedules.HEAD, [schedules.as_cells(row) for row in rows])
-            for text in schedules.remarks(rows):
-                self.stdout.write(text)
+        for text in schedules.remarks(rows):
+            self.stdout.write(text)
 
     def _act_on_schedule(self, act: Callable[[str], str], given: Mapping[str, Any]) -> None:
         self.stdout.write(act(given["name"]))
