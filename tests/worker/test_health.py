@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from io import StringIO
@@ -129,13 +130,17 @@ def test_a_worker_whose_database_does_not_answer_is_unwell_and_gets_well_again(s
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_worker_that_beats_and_cannot_claim_is_unwell(start_worker, database):
-    start_worker("-c", "1", "-n", "one")
-    with connections[database].cursor() as cursor, transaction.atomic(using=database):
-        cursor.execute("LOCK TABLE djtasks_queue IN ACCESS EXCLUSIVE MODE")  # a claim asks whether its queue is paused
+def test_a_worker_that_beats_and_cannot_claim_is_unwell(start_worker):
+    worker = start_worker("-c", "1", "-n", "one")
+    well()
+    _keeper, child = worker.children()
+    os.kill(child, signal.SIGSTOP)
+    try:
         wait_until(lambda: probe()[0] == 1, seconds=health.PATIENCE * LOST_AFTER + 10)
         assert "has a process that waits for jobs and has not got to ask for any" in probe()[1]
-    wait_until(lambda: probe()[0] == 0)
+    finally:
+        os.kill(child, signal.SIGCONT)
+    well()
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
