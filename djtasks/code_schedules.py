@@ -160,7 +160,7 @@ def _mark_as_gone(row: PeriodicTask) -> None:
         return
     row.gone = True
     row.save()
-    logger.info("The schedule %s is gone from the code; its row stays, and rests", row.name)
+    logger.warning("The schedule %s is gone from the code; its row stays, and rests", row.name)
 
 
 def _of_task(task: Any) -> Any:
