@@ -18,6 +18,7 @@ from djtasks.schedules.interval import schedule
 from djtasks.schedules.ticks import Schedule
 
 MAX_TEXT_LENGTH: Final = 255  # characters, of the column
+LONGEST_READ: Final = 1000  # characters; errors quote the text, and end up in pages and logs
 
 _ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
@@ -65,6 +66,8 @@ def to_text(schedule: Schedule) -> str:
 def from_text(text: str) -> Schedule:
     """The schedule that a text means. Raises ParseException, a ValueError, that says how to write one."""
     given = " ".join(text.split())
+    if len(given) > LONGEST_READ:
+        raise ParseException(f"{given[:40]!r}… is no schedule: it has {len(given)} characters. {_HOW}.")
     lowered = given.lower()
     first, _, rest = lowered.partition(" ")
     if first.startswith("@"):

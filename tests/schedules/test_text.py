@@ -80,6 +80,7 @@ def test_what_people_write_is_read(text, meant):
     ("text", "told"),
     [
         ("", "is no schedule"),
+        ("x" * 5000, "it has 5000 characters"),
         ("30", "every 10 minutes"),
         ("* * * *", "Write five fields"),
         ("0 24 * * *", "hour: 24 is out of range, which is 0 to 23"),
