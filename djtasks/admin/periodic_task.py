@@ -287,7 +287,11 @@ class PeriodicTaskAdmin(AppAdmin):
 
     @admin.action(description=gettext_lazy("Run selected schedules now"), permissions=["run"])
     def run_now(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> None:
-        self._run(request, list(queryset.order_by("name")[:MOST_AT_ONCE]))
+        rows = list(queryset.order_by("name")[: MOST_AT_ONCE + 1])
+        self._run(request, rows[:MOST_AT_ONCE])
+        if len(rows) > MOST_AT_ONCE:
+            text = _("More were selected. Only the first %(count)d are run at a time.") % {"count": MOST_AT_ONCE}
+            self.message_user(request, text, messages.WARNING)
 
     @admin.action(description=gettext_lazy("Delete selected schedules"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> HttpResponse | None:

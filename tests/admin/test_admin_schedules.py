@@ -663,6 +663,16 @@ def test_run_now_takes_many_and_names_those_that_cannot_run(root: Client) -> Non
     assert "No job of away was sent: it is gone from the code" in html
 
 
+def test_run_now_says_so_if_more_were_selected_than_are_run_at_a_time(
+    root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(periodic_task, "MOST_AT_ONCE", 2)
+    assert "More were selected" not in act(root, "run_now", make("a"), make("b")).text
+    html = act(root, "run_now", *PeriodicTask.objects.all(), make("c")).text
+    assert "More were selected. Only the first 2 are run at a time." in html
+    assert Job.objects.filter(periodic_task="c").count() == 0
+
+
 def test_run_now_says_so_if_the_broker_does_not_answer(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> str:
         raise BrokerUnavailable("The server does not answer.")
