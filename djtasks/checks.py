@@ -123,7 +123,20 @@ def check_schedules(app_configs: Any = None, **kwargs: Any) -> list[checks.Check
         and isinstance(entry.given.get("task"), str)
         and registry.find(entry.given["task"]) is None
     ]
-    return [*errors, *(_unknown_task(entry, task) for entry, task in unknown)]
+    unfit = [warning for entry in entries for warning in _unfit_arguments(entry)]
+    return [*errors, *(_unknown_task(entry, task) for entry, task in unknown), *unfit]
+
+
+def _unfit_arguments(entry: code_schedules.Entry) -> list[checks.CheckMessage]:
+    """Each tick of such an entry would be a job that fails."""
+    given = entry.given
+    if code_schedules.problems(entry) or (task := registry.find(str(given["task"]))) is None:
+        return []
+    try:
+        task.check_arguments(tuple(given.get("args") or ()), given.get("kwargs") or {})
+    except TypeError as error:
+        return [checks.Warning(f"{entry.where}: {error}", hint="Correct its args and kwargs.", id="djtasks.W007")]
+    return []
 
 
 def _unknown_task(entry: code_schedules.Entry, task: str) -> checks.CheckMessage:

@@ -166,6 +166,18 @@ def test_a_task_that_nobody_knows_is_warned_of(settings):
     assert (warning.id, warning.hint) == ("djtasks.W006", "Did you mean 'tests.tasks.add'?")
 
 
+@pytest.mark.parametrize("given", [{"args": [1, 2, 3]}, {"kwargs": {"z": 1}}, {}])
+def test_arguments_that_the_task_does_not_take_are_warned_of(settings, given):
+    entry = {"task": "tests.tasks.add", "schedule": 60, **given}
+    settings.DJTASKS = {
+        **settings.DJTASKS,
+        "BEAT_SCHEDULE": {"wrong": entry, "right": {**entry, **NIGHTLY, "kwargs": {}}},
+    }
+    (warning,) = checks.check_schedules()
+    assert warning.id == "djtasks.W007"
+    assert warning.msg.startswith("DJTASKS['BEAT_SCHEDULE']['wrong']: tests.tasks.add() cannot be called so")
+
+
 def test_a_zone_that_there_is_not_is_said_by_the_checks(settings):
     settings.DJTASKS = {**settings.DJTASKS, "TIMEZONE": "Europe/Berln"}
     assert [each.id for each in checks.check_settings()] == ["djtasks.E009"]
