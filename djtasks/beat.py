@@ -57,6 +57,7 @@ WAITS: Final = timedelta(hours=3)  # a crontab waits until the clock has caught 
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
 STORE_ERRORS: Final = (BrokerUnavailable, OperationalError, InterfaceError)
 VALUE_ERRORS: Final = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError)  # of what a row holds
+HELD_UP: Final = 30.0  # seconds that the user's code may take for one row before the log says so
 LAST_WORDS: Final = 1.5  # seconds that the thread has to end; it may be in the user's code
 
 
@@ -109,6 +110,8 @@ class Beat:
         self._queue: list[tuple[datetime, int, Ready]] = []  # a heap; what is in `_ready` no more is passed over
         self._numbers = itertools.count()
         self._failures = 0
+        self._in_hand: tuple[str, float] | None = None  # the row that is made ready, and since when, monotonic
+        self._told_of: tuple[str, float] | None = None
 
     def start(self) -> None:
         """Run in a thread."""
@@ -120,6 +123,19 @@ class Beat:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(LAST_WORDS)
+
+    def say_if_held_up(self) -> None:
+        """Log, once, if the user's code has not come back; from another thread, since this one can do nothing."""
+        held = self._in_hand
+        if held is None or held is self._told_of or time.monotonic() - held[1] < HELD_UP:
+            return
+        self._told_of = held
+        logger.error(
+            "Beat of this process is held up: for schedule %s a router or a receiver of before_task_publish has not "
+            "come back for %d s. Nothing is sent from here until it does.",
+            held[0],
+            time.monotonic() - held[1],
+        )
 
     def run(self) -> None:
         """Loop until stopped."""
@@ -228,6 +244,7 @@ class Beat:
                 connection.close()
 
     def _make_row_ready(self, row: PeriodicTask) -> None:
+        self._in_hand = (row.name, time.monotonic())
         try:
             ready = self._ready_for(row)
         except STORE_ERRORS as error:  # of a router, that asks a store of its own: the next look tries again
@@ -236,6 +253,8 @@ class Beat:
         except BaseException as error:  # a router of the user's may do anything, exit included
             self._break_down(row, error)
             return
+        finally:
+            self._in_hand = None
         self._ready[row.pk] = ready
         heapq.heappush(self._queue, (ready.step.due, next(self._numbers), ready))
 

@@ -302,6 +302,26 @@ def test_a_router_that_asks_for_the_end_breaks_its_row_alone(now, route, error):
     assert read().status == "broken"
 
 
+def test_the_log_names_the_schedule_for_which_a_router_does_not_come_back(now, route, monkeypatch, caplog):
+    may_go = threading.Event()
+    route(lambda *args, **kwargs: may_go.wait(60))
+    make(due=now() + SECOND)
+    beat = Beat()
+    monkeypatch.setattr(beat_module, "HELD_UP", 0.2)
+
+    def said():
+        beat.say_if_held_up()
+        return caplog.text.count("held up: for schedule nightly")
+
+    try:
+        beat.start()
+        wait_until(said, what="a word in the log")
+        assert said() == 1
+    finally:
+        may_go.set()
+        beat.stop()
+
+
 def test_a_transaction_that_a_router_leaves_open_swallows_no_ticks(now, route, database):
     def begin(*args, **kwargs):
         transaction.set_autocommit(False, using=database)

@@ -232,6 +232,8 @@ class Keeper:
             self._say({"lost": self.worker})
             return
         self.slots.beat()
+        if self.beat is not None:
+            self.beat.say_if_held_up()
         processed, failed = self.slots.counts()
         row = Worker.objects.filter(pk=self.worker)
         row.update(processed=processed, failed=failed, scheduler_at=self.beat.woke_at if self.beat else None)
