@@ -343,13 +343,32 @@ def run_child(child: Child, patience: float | None = None) -> bool:
     child.has_signals = True
     take_signals(child.stop)
     # What a job forks, as multiprocessing does, must end at a SIGTERM, not ask this process to stop.
-    os.register_at_fork(after_in_child=_become_ordinary)
+    os.register_at_fork(before=_hold_stops, after_in_parent=_release_stops, after_in_child=_become_ordinary)
     return child.run(patience)
+
+
+def _hold_stops() -> None:
+    """Let no stop come while a process is copied: the copy would hear it by our handler, which is gone by then."""
+    _held.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _release_stops() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.before)
 
 
 def _become_ordinary() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    _release_stops()
+
+
+class _Held(threading.local):
+    """The signals that this thread had blocked before it made a copy of the process."""
+
+    before: set[signal.Signals | int] = set()
+
+
+_held = _Held()
 
 
 def take_signals(handler: Callable[[int, Any], None]) -> None:
