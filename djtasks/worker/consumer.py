@@ -160,12 +160,19 @@ class Consumer:
         return [
             each
             for each in messages
-            if self._emptied.get(each.queue, 0.0) > since
-            and _is_due(each)
-            and (self.broker.transactional or not each.check)  # or it may wait in the queue, of which rows say nothing
-            and registry.find(each.task) is not None
-            and each.id not in known
+            if self._emptied.get(each.queue, 0.0) > since and _is_due(each) and self._may_lease(each)
+            if each.id not in known
         ][: max(0, self.ahead() - len(self._waiting))]
+
+    def _may_lease(self, message: Message) -> bool:
+        """Whether a job can be leased by its row alone: not one that may wait in a queue of which rows say nothing.
+
+        Nor one that is acknowledged before it runs, which the broker has to know for that.
+        """
+        task = registry.find(message.task)
+        if task is None:
+            return False
+        return self.broker.transactional or (task.acknowledges_late and not message.check)
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Take jobs that were leased to us without a claim."""

@@ -238,6 +238,15 @@ def test_the_broker_hears_of_it_once_it_runs_for_a_moment(hands, broker, monkeyp
 
 
 @in_redis
+def test_one_that_is_acknowledged_before_it_runs_goes_by_the_queue_that_has_to_know_it(hands, broker):
+    following = step(task="tests.tasks.journal_early_ack")
+    hands.end(hands.begin(), following)
+    assert waits(hands, following)
+    (delivery,) = broker.claim("default", limit=9, worker="w.1")
+    assert broker.start([delivery]) == [following.id]
+
+
+@in_redis
 def test_one_that_was_revoked_before_it_came_goes_by_the_queue_and_ends_as_revoked(hands, broker):
     following = step()
     control.revoke(following.id)
