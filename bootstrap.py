@@ -1,6 +1,6 @@
 """Make `.venv`, install djtasks with the extra that a command needs, run the command.
 
-    python3 bootstrap.py demo|test|lint|types|bench|build [arguments]
+    python3 bootstrap.py demo|test|lint|types|bench|soak|docs|build [arguments]
 
 Standard library only. Any Python from 3.8 on can start it: it looks for one that djtasks can run on.
 The environment may name PYTHON (the interpreter to use), ARGS (more arguments) and ONCE=1 (`demo` stops by itself).
@@ -26,7 +26,16 @@ STAMP = VENV / "djtasks-installed.json"  # {extra: digest of what declared it}
 
 NEEDED = (3, 11)
 INTERPRETERS = ("python3.14", "python3.13", "python3.12", "python3.11", "python3", "python")
-EXTRAS = {"demo": "demo", "test": "test", "lint": "test", "types": "test", "bench": "bench", "build": "test"}
+EXTRAS = {
+    "demo": "demo",
+    "test": "test",
+    "lint": "test",
+    "types": "test",
+    "bench": "bench",
+    "soak": "test",
+    "docs": "docs",
+    "build": "test",
+}
 
 
 class BootstrapError(Exception):
@@ -77,13 +86,15 @@ def steps(command: str, arguments: list[str]) -> list[list[str]]:
         ],
         "types": [[python, "-m", "mypy", *arguments]],
         "bench": [[python, "-m", "benchmarks", *arguments]],
+        "soak": [[python, "-m", "tests.faults", *arguments]],
+        "docs": [[python, "-m", "sphinx", "-W", "--keep-going", "-q", *(arguments or ["docs", "build/docs"])]],
         "build": [[python, "-m", "build", *arguments]],
     }[command]
 
 
 def _in_parallel() -> list[str]:
     """Options for the whole suite in CI: it waits more than it works, and each file is as it would be alone."""
-    return ["-n", "2", "--dist", "loadfile"] if os.environ.get("CI") else []
+    return ["-n", "3", "--dist", "loadfile"] if os.environ.get("CI") else []
 
 
 def perform(command_lines: list[list[str]]) -> int:

@@ -21,6 +21,7 @@ class Plan:
     trips: int = 100  # with a result
     members: int = 1_000  # of a chord
     steps: int = 100  # of a chain
+    limited: int = 2_000  # jobs of each kind of limit
     schedules: int = 10_000  # due in the same second
 
 
@@ -52,6 +53,12 @@ FIGURES: Final = (
     Figure("round trip with the result, p50, ms", "round_trip", False, 1, percentile(50)),
     Figure("chord of 1,000, ms", "chord", False, 0),
     Figure("chain of 100, ms", "chain", False, 0),
+    Figure("sending with a rate limit, × plain", "sent_rated", False, 1),
+    Figure("sending with max_concurrency, × plain", "sent_placed", False, 1),
+    Figure("sending unique jobs, × plain", "sent_unique", False, 1),
+    Figure("drain with a rate limit, × plain", "drained_rated", False, 1),
+    Figure("drain with max_concurrency, × plain", "drained_placed", False, 1),
+    Figure("drain of unique jobs, × plain", "drained_unique", False, 1),
     Figure("10,000 schedules due at once: sent, p50, ms", "tick_sent", False, 0, percentile(50)),
     Figure("10,000 schedules due at once: sent, p99, ms", "tick_sent", False, 0, percentile(99)),
     Figure("10,000 schedules due at once: begun, p99, ms", "tick_begun", False, 0, percentile(99)),

@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from djtasks import control, registry, states
+    from djtasks.batches import Batch
     from djtasks.canvas import Signature, chain, chord, chunks, group, send_task, signature, xmap, xstarmap
     from djtasks.declare import shared_task
     from djtasks.request import current_task
     from djtasks.result import AsyncResult, EagerResult, GroupResult, ResultSet
     from djtasks.schedules import crontab, schedule
     from djtasks.task import Task
+    from djtasks.unique import Unique
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncResult": "djtasks.result",
+    "Batch": "djtasks.batches",
     "EagerResult": "djtasks.result",
     "GroupResult": "djtasks.result",
     "ResultSet": "djtasks.result",
     "Signature": "djtasks.canvas",
     "Task": "djtasks.task",
+    "Unique": "djtasks.unique",
     "chain": "djtasks.canvas",
     "chord": "djtasks.canvas",
     "chunks": "djtasks.canvas",
@@ -44,11 +48,13 @@ _MODULES = ("control", "registry", "states")
 
 __all__ = [
     "AsyncResult",
+    "Batch",
     "EagerResult",
     "GroupResult",
     "ResultSet",
     "Signature",
     "Task",
+    "Unique",
     "chain",
     "chord",
     "chunks",

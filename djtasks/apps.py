@@ -16,7 +16,7 @@ class DjtasksConfig(AppConfig):
 
     def ready(self) -> None:
         """Find the tasks of all installed apps, so that callers and workers know the same ones."""
-        from djtasks import builtin, checks, mail, registry  # noqa: F401 - models may load only now
+        from djtasks import builtin, checks, mail, registry, store_checks  # noqa: F401 - models may load only now
         from djtasks.worker import beside_runserver
 
         if sys.argv[1:3] != ["djtasks", "health"]:  # asked every few seconds, and of no task

@@ -29,12 +29,13 @@ from django.db import (
     transaction,
 )
 
-from djtasks import code_schedules, outbox, signals, states
+from djtasks import code_schedules, outbox, registry, signals, states
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.due import turn_of
 from djtasks.exceptions import BrokerUnavailable
+from djtasks.half_open import Waiting, waiting_here
 from djtasks.message import Message
 from djtasks.models import Job, Outbox, PeriodicTask, statements
 from djtasks.models.advancing import Step
@@ -112,6 +113,7 @@ class Beat:
         self._failures = 0
         self._in_hand: tuple[str, float] | None = None  # the row that is made ready, and since when, monotonic
         self._told_of: tuple[str, float] | None = None
+        self._waiting: Waiting | None = None  # for the database
 
     def start(self) -> None:
         """Run in a thread."""
@@ -142,8 +144,11 @@ class Beat:
         try:
             with _users_code("beat_init"):
                 signals.beat_init.notify(sender=self)
+            self._waiting = waiting_here()
             while not self._stopping.is_set():
-                self._stopping.wait(self.turn())
+                with self._waiting.asking():
+                    pause = self.turn()
+                self._stopping.wait(pause)
         finally:
             connections.close_all()
 
@@ -245,6 +250,8 @@ class Beat:
 
     def _make_row_ready(self, row: PeriodicTask) -> None:
         self._in_hand = (row.name, time.monotonic())
+        if self._waiting is not None:
+            self._waiting.rests()  # for the user's code, which may take its time
         try:
             ready = self._ready_for(row)
         except STORE_ERRORS as error:  # of a router, that asks a store of its own: the next look tries again
@@ -255,6 +262,8 @@ class Beat:
             return
         finally:
             self._in_hand = None
+            if self._waiting is not None:
+                self._waiting.moves()
         self._ready[row.pk] = ready
         heapq.heappush(self._queue, (ready.step.due, next(self._numbers), ready))
 
@@ -327,7 +336,7 @@ class Beat:
         for each in sent:
             if each.left_out:
                 logger.warning("Schedule %s: %s", each.row.name, each.left_out)
-        names = [each.row.name for each in sent if each.messages]
+        names = [each.row.name for each in sent if each.messages and _is_told(each.row.task)]
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             logger.info("Sent the jobs of %s%s", ", ".join(names[:NAMED]), more)
@@ -340,6 +349,11 @@ def _users_code(signal: str) -> Iterator[None]:
         yield
     except SystemExit as error:
         logger.error("A receiver of %s asked for the end; beat goes on", signal, exc_info=error)
+
+
+def _is_told(name: str) -> bool:
+    task = registry.find(name)
+    return task is None or task.log_level >= logging.INFO
 
 
 def _due(row: PeriodicTask) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -10,23 +11,19 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.db import connections
 
-from djtasks import code_schedules, conf, registry, routing
+from djtasks import code_schedules, conf, rates, registry, routing
 from djtasks.brokers import broker_for, get_broker
 from djtasks.conf import settings
 from djtasks.declare import OPTIONS
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, ParseException
+from djtasks.limits import limits_of
 from djtasks.schedules import zone_named
 from djtasks.task import Task
+from djtasks.worker import pools
 
+LEVELS = {1: "READ UNCOMMITTED", 2: "READ COMMITTED", 3: "REPEATABLE READ", 4: "SERIALIZABLE"}  # psycopg's numbers
 SETTINGS_PAGE = "The settings are described in docs/settings.md of djtasks."
 SCHEDULES_PAGE = "Schedules are described in docs/schedules.md of djtasks."
-RESERVED = frozenset(
-    {
-        "TASK_DEFAULT_RATE_LIMIT",
-        "ERROR_EMAILS",
-        "TRACE_ENQUEUE",
-    }
-)
 
 
 @checks.register("djtasks")
@@ -48,12 +45,16 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     problems = [checks.Error(problem, hint=SETTINGS_PAGE, id="djtasks.E007") for problem in read.problems()]
     if problems:
         return [*messages, *problems]
-    messages += [
-        checks.Warning(f"DJTASKS[{name!r}] does nothing in this version.", hint=SETTINGS_PAGE, id="djtasks.W003")
-        for name in sorted(RESERVED & given.keys())
-        if given[name] != conf.DEFAULTS[name]
+    messages += _check_database() or [*_check_isolation(), *_check_broker()]
+    return [
+        *messages,
+        *_check_routes(),
+        *_check_mail(),
+        *_check_timezone(),
+        *_check_pool(),
+        *_check_rate(),
+        *_check_time_limits(),
     ]
-    return [*messages, *(_check_database() or _check_broker()), *_check_routes(), *_check_mail(), *_check_timezone()]
 
 
 def _check_database() -> list[checks.CheckMessage]:
@@ -64,6 +65,38 @@ def _check_database() -> list[checks.CheckMessage]:
             f"DJTASKS['DATABASE'] is {settings.DATABASE!r}, which DATABASES does not have.",
             hint=f"There are: {', '.join(connections.settings)}.",
             id="djtasks.E003",
+        )
+    ]
+
+
+def _check_isolation() -> list[checks.CheckMessage]:
+    """What OPTIONS ask for; the server's own default is asked for with `check --database`."""
+    options = connections.settings[settings.DATABASE].get("OPTIONS", {})
+    vendor = connections[settings.DATABASE].vendor
+    if vendor == "postgresql":
+        level = LEVELS.get(options.get("isolation_level") or 0) or _level_in(str(options.get("options", "")))
+    elif vendor == "mysql":
+        level = options.get("isolation_level", "read committed") or "whatever is the server's default"
+    else:
+        return []
+    return _unless_read_committed(level)
+
+
+def _level_in(options: str) -> str:
+    """The level that libpq's options, as `-c default_transaction_isolation=serializable`, ask for; "" if none."""
+    found = re.search(r"default_transaction_isolation=([a-z\\ ]+)", options.lower())
+    return found[1].replace("\\", "").strip() if found else ""
+
+
+def _unless_read_committed(level: str) -> list[checks.CheckMessage]:
+    if level.strip().upper() in ("", "READ COMMITTED"):
+        return []
+    return [
+        checks.Error(
+            f"The database {settings.DATABASE!r} is used with another isolation level than READ COMMITTED: {level}.",
+            hint="What one process has committed must be seen by the next statement of another. Set "
+            "\"isolation_level\" in its OPTIONS to that, or let DJTASKS['DATABASE'] name an alias that has it.",
+            id="djtasks.E011",
         )
     ]
 
@@ -97,12 +130,45 @@ def _check_mail() -> list[checks.CheckMessage]:
     ]
 
 
+def _check_pool() -> list[checks.CheckMessage]:
+    """What makes no sense on any system; what this one lacks is the worker's to say."""
+    try:
+        pools.asked(settings.WORKER_POOL, settings.WORKER_CONCURRENCY)
+    except ImproperlyConfigured as error:
+        text = f"DJTASKS['WORKER_POOL'] and ['WORKER_CONCURRENCY']: {error}"
+        return [checks.Error(text, hint="See docs/workers.md of djtasks.", id="djtasks.E007")]
+    return []
+
+
 def _check_timezone() -> list[checks.CheckMessage]:
     try:
         zone_named(settings.TIMEZONE or django_settings.TIME_ZONE)
     except ParseException as error:
         return [checks.Error(f"DJTASKS['TIMEZONE']: {error}", hint=SETTINGS_PAGE, id="djtasks.E009")]
     return []
+
+
+def _check_rate() -> list[checks.CheckMessage]:
+    try:
+        rates.checked_rate(settings.TASK_DEFAULT_RATE_LIMIT)
+    except ValueError as error:
+        hint = "Limits are described in docs/limits.md of djtasks."
+        return [checks.Error(f"DJTASKS['TASK_DEFAULT_RATE_LIMIT']: {error}", hint=hint, id="djtasks.E014")]
+    return []
+
+
+def _check_time_limits() -> list[checks.CheckMessage]:
+    hard, soft = settings.TASK_TIME_LIMIT, settings.TASK_SOFT_TIME_LIMIT
+    if hard is None or soft is None or soft < hard:
+        return []
+    return [
+        checks.Warning(
+            f"DJTASKS['TASK_SOFT_TIME_LIMIT'] ({soft:g} s) is not below ['TASK_TIME_LIMIT'] ({hard:g} s).",
+            hint="At the hard limit the process is killed, so the soft one is never raised: let it come some seconds "
+            "before.",
+            id="djtasks.W008",
+        )
+    ]
 
 
 @checks.register("djtasks")
@@ -150,7 +216,26 @@ def _unknown_task(entry: code_schedules.Entry, task: str) -> checks.CheckMessage
 
 @checks.register("djtasks")
 def check_tasks(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """What is nearly an option of a task, but none, is likely to be a misspelling."""
+    """Each task's own options make sense together, and with the settings."""
+    return [*_misspelt_options(), *_contrary_limits()]
+
+
+def _contrary_limits() -> list[checks.CheckMessage]:
+    """Each call of such a task would raise ValueError."""
+    found: list[checks.CheckMessage] = []
+    for task in registry.all_tasks():
+        try:
+            limits_of({}, task)
+        except ValueError as error:
+            hint = (
+                "Its own limits count, and TASK_TIME_LIMIT where it has no time_limit. See docs/workers.md of djtasks."
+            )
+            found.append(checks.Warning(f"The task {task.name}: {error}", hint=hint, id="djtasks.W010"))
+    return found
+
+
+def _misspelt_options() -> list[checks.CheckMessage]:
+    """What is nearly an option of a task, but none."""
     return [
         checks.Warning(
             f"The task {task.name} has an attribute {name!r}, which is no option of djtasks.",
@@ -180,6 +265,25 @@ def check_sqlite_options(app_configs: Any = None, databases: Any = None, **kwarg
             id="djtasks.W001",
         )
     ]
+
+
+@checks.register("djtasks", checks.Tags.database)
+def check_server_isolation(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """The server, too, may have been given another isolation level."""
+    asks = {
+        "postgresql": "SELECT current_setting('default_transaction_isolation')",
+        "mysql": "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
+    }
+    if settings.DATABASE not in (databases or []) or _check_isolation():
+        return []
+    connection = connections[settings.DATABASE]
+    options = connection.settings_dict.get("OPTIONS", {})
+    if connection.vendor not in asks or (connection.vendor == "postgresql" and options.get("isolation_level")):
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(asks[connection.vendor])
+        *_, level = cursor.fetchone()
+    return _unless_read_committed(level.replace("-", " "))
 
 
 @checks.register("djtasks", checks.Tags.database)

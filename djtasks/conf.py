@@ -5,6 +5,7 @@ Read when used (`settings.TASK_ACKS_LATE`), from one cached object that `overrid
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -48,6 +49,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "ERROR_EMAILS": [],
         "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",  # what delivers for djtasks.mail
         "TRACE_ENQUEUE": False,
+        "METRICS_TOKEN": None,  # of djtasks.monitoring.views.metrics
         "BEAT_SCHEDULE": {},
         "TIMEZONE": None,  # settings.TIME_ZONE
         "RUNSERVER_WORKER": None,  # under DEBUG
@@ -75,8 +77,25 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_concurrency(value: object) -> bool:
+    return value is None or _is_count(value) or (isinstance(value, str) and bool(value))
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[!-~]{16,}", value) is not None  # what a header can carry
+
+
 def _is_names(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, Iterable) and all(isinstance(each, str) for each in value))
+
+
+def _is_addresses(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, str)) and all("@" in each for each in as_names(value))
+
+
+def as_names(given: str | Iterable[str]) -> list[str]:
+    """One name or an iterable of them, as a list."""
+    return [given] if isinstance(given, str) else [str(each) for each in given]
 
 
 Kind = tuple[str, Callable[[Any], bool]]
@@ -86,6 +105,7 @@ _MAPPING: Kind = ("a dict", lambda value: isinstance(value, Mapping))
 _NAMES: Kind = ("a text or a list of texts", _is_names)
 _DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
 _SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
+_SECRET: Kind = ("a text of 16 or more ASCII characters without spaces", _is_secret)
 _COUNT: Kind = ("a whole number above 0", _is_count)
 
 
@@ -122,10 +142,12 @@ EXPECTED: Mapping[str, Kind] = MappingProxyType(
         "BEAT_SCHEDULE": _MAPPING,
         "TIMEZONE": _or_none(_TEXT),
         "UNKNOWN_TASK_GRACE": ("a number of seconds", lambda value: _is_number(value) and value >= 0),
+        "ERROR_EMAILS": ("a list of mail addresses", _is_addresses),
         "EMAIL_BACKEND": _TEXT,
+        "METRICS_TOKEN": _or_none(_SECRET),
         "RUNSERVER_WORKER": _or_none(_BOOLEAN),
         "WORKER_POOL": _or_none(_TEXT),
-        "WORKER_CONCURRENCY": _or_none(_COUNT),
+        "WORKER_CONCURRENCY": ('a whole number above 0, a text such as "2x8", or None', _is_concurrency),
         "WORKER_PREFETCH_MULTIPLIER": ('"auto" or a whole number', lambda v: v == "auto" or isinstance(v, int)),
         "WORKER_MAX_TASKS_PER_CHILD": _or_none(_COUNT),
         "WORKER_MAX_MEMORY_PER_CHILD": _or_none(_COUNT),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from djtasks import registry
+from djtasks.batches import Batch
 from djtasks.task import Task
 
 P = ParamSpec("P")
@@ -29,6 +30,7 @@ OPTIONS: Final = frozenset(
         "retry_jitter",
         "retry_kwargs",
         "rate_limit",
+        "rate_limit_key",
         "time_limit",
         "soft_time_limit",
         "expires",
@@ -37,24 +39,57 @@ OPTIONS: Final = frozenset(
         "pydantic",
         "throws",
         "max_concurrency",
+        "max_concurrency_key",
+        "batch",
         "unique",
         "schedule",
         "sensitive_arguments",
         "store_arguments",
     }
 )
+FUNCTIONS: Final = frozenset({"rate_limit_key", "max_concurrency_key"})  # options that may be functions: no methods
 
 
+if TYPE_CHECKING:
+
+    class CoroutineTask(Task[P, R]):
+        """A task of an `async def` function: a call gives the coroutine, a job its result."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
+
+    class Declares(Protocol):
+        """`shared_task` with options."""
+
+        @overload
+        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    class DeclaresBound(Protocol):
+        """`shared_task` with `bind=True`."""
+
+        @overload
+        def __call__(
+            self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+        ) -> CoroutineTask[P, R]: ...
+        @overload
+        def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
 @overload
 def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def shared_task(
-    *, bind: bool, base: type[Task[Any, Any]] | None = None, **options: Any
-) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    *, batch: Batch, base: type[Task[Any, Any]] | None = None, **options: Any
+) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
+@overload
+def shared_task(*, bind: Literal[True], base: type[Task[Any, Any]] | None = None, **options: Any) -> DeclaresBound: ...
 @overload
 def shared_task(
-    *, base: type[Task[Any, Any]] | None = None, **options: Any
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    *, bind: Literal[False] = False, base: type[Task[Any, Any]] | None = None, **options: Any
+) -> Declares: ...
 def shared_task(*functions: Any, **options: Any) -> Any:
     """Make a task of a function, and register it: `@shared_task` or `@shared_task(queue="mail", …)`.
 
@@ -73,6 +108,9 @@ def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Task[A
     base = attributes.pop("base", None) or Task
     bound = attributes.pop("bind", False)
     attributes.setdefault("name", "")
+    for option in FUNCTIONS & attributes.keys():
+        if callable(attributes[option]):
+            attributes[option] = staticmethod(attributes[option])
     task_class = type(
         function.__name__,
         (base,),

@@ -27,6 +27,7 @@ from django.db.models import Model
 from django.utils.functional import Promise
 
 from djtasks.exceptions import MalformedMessage
+from djtasks.masking import excerpt
 
 TAG: Final = "$"
 VALUE: Final = "v"
@@ -86,7 +87,7 @@ def decode(text: str, *, fetch: bool = True) -> Any:
     except (ObjectDoesNotExist, DatabaseError, MemoryError):
         raise
     except Exception as error:  # whatever the constructors of the types say to nonsense
-        raise MalformedMessage(f"This is not a value of ours ({error}): {text[:200]!r}") from error
+        raise MalformedMessage(f"This is not a value of ours ({error}): {excerpt(text)}") from error
 
 
 def decode_arguments(args: str, kwargs: str, *, fetch: bool = True) -> tuple[list[Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext
 
 __all__ = [
     "BrokerUnavailable",
@@ -33,6 +34,11 @@ __all__ = [
 ]
 
 
+def gettext_noop(text: str) -> str:
+    """`text`, marked for translation. Django's own asks for the settings, which may be importing this just now."""
+    return text
+
+
 class DjtasksError(Exception):
     """The root of what djtasks raises by itself."""
 
@@ -50,7 +56,18 @@ class MalformedMessage(DjtasksError, ValueError):
 
 
 class ParseException(DjtasksError, ValueError):
-    """A schedule cannot be read, or its time never comes; the name is Celery's."""
+    """A schedule cannot be read, or its time never comes; the name is Celery's.
+
+    Its text is English, for it may be raised before settings can be read; `translated()` is for pages.
+    """
+
+    def __init__(self, text: str = "", /, **words: object) -> None:
+        super().__init__(text.format(**words) if words else text)
+        self.text, self.words = text, words
+
+    def translated(self) -> str:
+        """What it says, in the language that is active."""
+        return gettext(self.text).format(**self.words) if self.words else str(self)
 
 
 class NotRegistered(DjtasksError, KeyError):

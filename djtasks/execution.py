@@ -1,7 +1,8 @@
 """One run of one delivery, from its message to its outcome: resolve → admit → bind → call → judge.
 
 Used by the worker, `Task.apply`, eager mode and tests alike. All user code of a job runs here, in
-the thread that calls `run`; what comes out is ready to be stored by nothing but SQL.
+the thread that calls `run`; what comes out is ready to be stored by nothing but SQL. Whoever has an event loop
+calls the three steps of `run` instead: the one between is the coroutine's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError, InterfaceError
 
-from djtasks import encoding, follow_ups, publish, registry, signals, states
+from djtasks import after_run, batch_call, encoding, follow_ups, publish, registry, signals, states
 from djtasks.conf import settings
 from djtasks.exceptions import (
     Ignore,
@@ -28,7 +29,7 @@ from djtasks.exceptions import (
     Retry,
     TaskRevokedError,
 )
-from djtasks.failure import ErrorInfo, failure_of, shown, text_of
+from djtasks.failure import failure_of, with_origin
 from djtasks.limits import NO_LIMITER, Limiter, limits_of
 from djtasks.message import VERSION, Delivery, Message, Outcome
 from djtasks.request import Running, request_of, running
@@ -68,6 +69,7 @@ class Execution:
         self.delivery = delivery
         self.message = delivery.message
         self.request = request_of(self.message, is_eager=is_eager, hostname=hostname, report=report)
+        self.request.attempts = delivery.attempts
         self.request.delivery_info = {
             "priority": self.message.priority,
             "routing_key": self.message.queue,
@@ -81,6 +83,10 @@ class Execution:
         self._result: str | None = None  # the value as it is stored
         self._begun = True
         self._clock = 0.0
+        self._task: Task[Any, Any] | None = None
+        self._arguments: tuple[list[Any], dict[str, Any]] = ([], {})
+        self._unrun: Outcome | None = None  # of a job that was not run
+        self.context = copy_context()  # of all its code, so that nothing stays behind
         self.outcome: Outcome
         self.value: Any = None
         self.error: BaseException | None = None
@@ -90,20 +96,53 @@ class Execution:
 
         Afterwards `outcome` is that outcome, `value` what the task returned, `error` what it raised.
         """
-        self.outcome = self._outcome_of_run()
-        return self.outcome
+        return self.context.run(self._run)
 
-    def _outcome_of_run(self) -> Outcome:
+    def _run(self) -> Outcome:
+        if self._came():
+            self._call()
+        return self._end()
+
+    @property
+    def task(self) -> Task[Any, Any]:
+        """The task, once `prepare` was true."""
+        assert self._task is not None  # noqa: S101
+        return self._task
+
+    def prepare(self) -> bool:
+        """Come to the task's own code. Returns whether that is to be called, within `context`."""
+        return self.context.run(self._came)
+
+    def call(self) -> None:
+        """Call the task's own code."""
+        self.context.run(self._call)
+
+    async def acall(self) -> None:
+        """The call of an `async def` task. For an asyncio task of this `context`."""
+        if self.task.batch is not None:
+            await batch_call.acall(self.task, [self], self._limiter)
+            return
         try:
-            task = self._resolve()
-            refused = self._refused(task)
-            return self._completed(refused) if refused else copy_context().run(self._run, task)
-        except NotRegistered as error:
+            self.value = await self.task.acall(*self._arguments, self._limiter.limit(self.request.soft_time_limit))
+        except BaseException as error:
             self.error = error
-            return self._completed(self._refused(None) or self._unknown(error))
-        except BaseException as error:  # a signal's receiver may call sys.exit() too
-            self.error = error
-            return self._completed(self._failed(error))
+
+    def receive(self, value: Any) -> None:
+        """Take what the call of a batch has given for this job, an exception if it has failed."""
+        if isinstance(value, BaseException):
+            self.context.copy().run(self._fail, value)  # we may be in it already
+        else:
+            self.value = value
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self.error = self.task.judged(error)
+        except BaseException as last:  # of a retry too many
+            self.error = last
+
+    def conclude(self) -> Outcome:
+        """Say how it ended, after `prepare` and, if that was true, the call."""
+        return self.context.run(self._end)
 
     def _completed(self, outcome: Outcome) -> Outcome:
         """The outcome with all that follows from it; a failure if that cannot be made."""
@@ -153,32 +192,78 @@ class Execution:
         self.error = TaskRevokedError("expired" if expired else "revoked")
         return Outcome(delivery=self.delivery, state=states.REVOKED, failure=failure_of(self.error))
 
-    def _run(self, task: Task[Any, Any]) -> Outcome:
-        running.set(Running(task, self.request, self.request))
+    def _came(self) -> bool:
+        try:
+            return self._admitted() is None and self._prepared()
+        except BaseException as error:  # a signal's receiver may call sys.exit() too
+            self.error = error
+            self._unrun = self._failed(error)
+            return False
+
+    def _admitted(self) -> Outcome | None:
+        """The outcome of a job that is not run, None of one that is."""
+        try:
+            self._task = self._resolve()
+            self._unrun = self._refused(self._task)
+        except NotRegistered as error:
+            self.error = error
+            self._unrun = self._refused(None) or self._unknown(error)
+        return self._unrun
+
+    def _prepared(self) -> bool:
+        task, request = self._task, self.request
+        assert task is not None  # noqa: S101 - it was admitted
+        running.set(Running(task, request, request))
         self._clock = time.perf_counter()
         try:
-            outcome = self._call(task)
+            request.args, request.kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
+            request.args = [*self._given_before(), *request.args]
+            args, kwargs = self._arguments = task.bind(request.args, request.kwargs)
+            self._begun = self._begin is None
+            if self._begin is not None:
+                self._begin(task)
+                self._begun = True
+            signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+            task.before_start(request.id, args, kwargs)
         except BaseException as error:  # sys.exit() in a task ends the job, not the worker
             self.error = error
+        return self.error is None
+
+    def _call(self) -> None:
+        if self.task.batch is not None:
+            batch_call.call(self.task, [self], self._limiter)
+            return
+        try:
+            self.value = self.task.call(*self._arguments, self._limiter.limit(self.request.soft_time_limit))
+        except BaseException as error:
+            self.error = error
+
+    def _end(self) -> Outcome:
+        self._begin = None  # it knows this run: a circle that would keep all of it for a while
+        try:
+            self.outcome = self._concluded()
+        except BaseException as error:
+            self.error = error
+            self.outcome = self._completed(self._failed(error))
+        return self.outcome
+
+    def _concluded(self) -> Outcome:
+        if self._unrun is not None or self._task is None:
+            return self._completed(self._unrun or self._failed(RuntimeError("It was not prepared.")))
+        try:
+            outcome = self._success() if self.error is None else self._judge(self.error)
+        except BaseException as error:  # the result cannot be stored
+            self.error = error
             outcome = self._judge(error)
+        if outcome.failure is not None and (origin := self.request.options.get("sent_from")):
+            outcome = replace(outcome, failure=with_origin(outcome.failure, origin))
         outcome = self._completed(outcome)
-        self._report_end(task, outcome)
+        after_run.report(self, self._task, outcome)
         return outcome
 
-    def _call(self, task: Task[Any, Any]) -> Outcome:
-        request = self.request
-        request.args, request.kwargs = encoding.decode_arguments(self.message.args, self.message.kwargs)
-        request.args = [*self._given_before(), *request.args]
-        args, kwargs = task.bind(request.args, request.kwargs)
-        self._begun = self._begin is None
-        if self._begin is not None:
-            self._begin(task)
-            self._begun = True
-        signals.task_prerun.notify(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
-        task.before_start(request.id, args, kwargs)
-        self.value = task.call(args, kwargs, self._limiter.limit(request.soft_time_limit))
+    def _success(self) -> Outcome:
         self._result = self._encoded_value()
-        stored = self._result if not request.ignore_result or request.options.get("keeps") else None
+        stored = self._result if not self.request.ignore_result or self.request.options.get("keeps") else None
         return self._outcome(states.SUCCESS, result=stored, forget=self._is_forgettable())
 
     def _given_before(self) -> list[Any]:
@@ -252,76 +337,6 @@ class Execution:
         failure = failure_of(error.exc) if error.exc else None
         return self._outcome(states.RETRY, next=following, failure=failure)
 
-    def _report_end(self, task: Task[Any, Any], outcome: Outcome) -> None:
-        """Tell hooks and signals. What they raise is logged: the job has ended as it has ended."""
-        value = self.value if self.error is None else self.error
-        self._tell(_ENDINGS[outcome.state], self, task, outcome, value)
-        self._tell(
-            signals.task_postrun.notify,
-            sender=task,
-            task_id=self.request.id,
-            task=task,
-            args=self.request.args,
-            kwargs=self.request.kwargs,
-            retval=value,
-            state=outcome.state,
-        )
-
-    def _tell(self, listener: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        try:
-            listener(*args, **kwargs)
-        except BaseException:  # sys.exit() in a hook must not end the worker either
-            logger.exception("A hook or handler of %s[%s] failed after its end", self.message.task, self.request.id)
-
-    def _succeeded(self, task: Task[Any, Any], outcome: Outcome, value: Any) -> None:
-        request = self.request
-        self._tell(task.on_success, value, request.id, request.args, request.kwargs)
-        self._tell(signals.task_success.notify, sender=task, result=value, task_id=request.id)
-        logger.info("Task %s[%s] succeeded in %.6fs", task.name, request.id, outcome.seconds)
-        self._tell(task.after_return, outcome.state, value, request.id, request.args, request.kwargs, None)
-
-    def _fell(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
-        request = self.request
-        info = ErrorInfo(error, outcome.failure.traceback if outcome.failure else "")
-        self._tell(task.on_failure, error, request.id, request.args, request.kwargs, info)
-        self._tell(
-            signals.task_failure.notify,
-            sender=task,
-            task_id=request.id,
-            exception=error,
-            args=request.args,
-            kwargs=request.kwargs,
-            traceback=error.__traceback__,
-            einfo=info,
-        )
-        self._log_failure(task, error)
-        self._tell(task.after_return, outcome.state, error, request.id, request.args, request.kwargs, info)
-
-    def _log_failure(self, task: Task[Any, Any], error: BaseException) -> None:
-        throws = task.throws if isinstance(task.throws, type) else tuple(task.throws)
-        expected = isinstance(error, throws)
-        logger.log(
-            logging.INFO if expected else logging.ERROR,
-            "Task %s[%s] raised %s: %s",
-            task.name,
-            self.request.id,
-            "expected" if expected else "unexpected",
-            shown(error),
-            exc_info=None if expected else (type(error), error, error.__traceback__),
-        )
-
-    def _retries(self, task: Task[Any, Any], outcome: Outcome, error: Retry) -> None:
-        request = self.request
-        info = ErrorInfo(error.exc or error, outcome.failure.traceback if outcome.failure else "")
-        self._tell(task.on_retry, error.exc or error, request.id, request.args, request.kwargs, info)
-        self._tell(signals.task_retry.notify, sender=task, request=request, reason=error, einfo=info)
-        logger.info("Task %s[%s] retry: %s", task.name, request.id, text_of(error))
-
-    def _ended_quietly(self, task: Task[Any, Any], outcome: Outcome, error: BaseException) -> None:
-        logger.info("Task %s[%s] %s", task.name, self.request.id, outcome.state.lower())
-        if isinstance(error, Reject):
-            signals.task_rejected.notify(sender=task, message=self.message, exc=error)
-
     def _unknown(self, error: NotRegistered) -> Outcome:
         """Given back for a worker that knows the task, until `UNKNOWN_TASK_GRACE` has passed in waiting.
 
@@ -354,17 +369,6 @@ class Execution:
         """A job that could not be begun, with the reason."""
         logger.error("Job %s[%s] could not run: %s", self.message.task, self.message.id, error)
         return Outcome(delivery=self.delivery, state=states.FAILURE, failure=failure_of(error))
-
-
-_ENDINGS: Final[dict[str, Callable[[Execution, Any, Outcome, Any], None]]] = {
-    states.SUCCESS: Execution._succeeded,
-    states.FAILURE: Execution._fell,
-    states.RETRY: Execution._retries,
-    states.IGNORED: Execution._ended_quietly,
-    states.REJECTED: Execution._ended_quietly,
-    states.PENDING: Execution._ended_quietly,
-    states.REPLACED: Execution._ended_quietly,
-}
 
 
 def _next_message(message: Message, error: Retry) -> Message:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+import django
 
 from djtasks import encoding
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Failure
 
 LONGEST_TEXT: Final = 64 * 1024  # characters kept of a traceback or an exception's message
+MOST_FRAMES: Final = 10  # of the stack that sent a job
 _OUR_CODE: Final = str(Path(__file__).parent)
+_NOT_USERS: Final = (_OUR_CODE, str(Path(django.__file__).parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +73,42 @@ def call_of(failure: Failure) -> str:
     return f"{failure.kind}({', '.join(map(repr, given))})"
 
 
+def sent_from() -> str:
+    """Where the code that runs here was called from: the innermost lines that are neither ours nor Django's."""
+    frames = [each for each in traceback.extract_stack() if not each.filename.startswith(_NOT_USERS)]
+    return "".join(traceback.format_list(frames[-MOST_FRAMES:]))
+
+
+def with_origin(failure: Failure, origin: str) -> Failure:
+    """The failure, with what `sent_from` said of its job before the traceback."""
+    return replace(failure, traceback=_bounded(f"Sent from (most recent call last):\n{origin}\n{failure.traceback}"))
+
+
 def _traceback_of(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(type(error), error, _users_own(error.__traceback__)))
+        return "".join(traceback.format_exception(type(error), error, users_own(error.__traceback__)))
     except Exception as broken:
         return f"<its traceback could not be formatted: {type(broken).__name__}>"
 
 
-def _users_own(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without our frames at its head; all of it if there are no others."""
-    rest = trace
-    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OUR_CODE):
+def users_own(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the task's own code on; all of it if that was not reached."""
+    rest = _below_ours(trace)
+    while rest is not None and not _awaits(rest):
         rest = rest.tb_next
-    return rest or trace
+    below = _below_ours(rest) if rest is not None else _below_ours(trace)
+    return below or trace
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OUR_CODE):
+        trace = trace.tb_next
+    return trace
+
+
+def _awaits(trace: TracebackType) -> bool:
+    """Whether this is where a coroutine is awaited: an event loop's frames lie between it and our others."""
+    return trace.tb_frame.f_code.co_name == "awaited" and trace.tb_frame.f_code.co_filename.startswith(_OUR_CODE)
 
 
 def _bounded(text: str) -> str:

@@ -20,6 +20,7 @@ from djtasks.canvas.normal import end, entries, frozen, normal, single, single_t
 from djtasks.canvas.signatures import signature
 from djtasks.exceptions import ChordError, MalformedMessage
 from djtasks.failure import call_of
+from djtasks.masking import excerpt
 from djtasks.message import MAX_NAME_LENGTH, Delivery, Failure, Message, Outcome, is_id, new_id
 from djtasks.models import Job, JobGroup
 from djtasks.outbox import check_sizes
@@ -108,7 +109,7 @@ def read_options(text: str) -> dict[str, Any]:
         raise MalformedMessage("options and headers must be objects.")
     for name in options.keys() & _SHAPES.keys():
         if not _SHAPES[name](options[name]):
-            raise MalformedMessage(f"The option {name!r} cannot be read: {options[name]!r:.200}")
+            raise MalformedMessage(f"The option {name!r} cannot be read: {excerpt(options[name])}")
     return options
 
 
@@ -121,6 +122,7 @@ _SHAPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "stands_for": _are_ids,
     "header": lambda value: isinstance(value, list) and len(value) == 2 and is_id(value[0]),
     "failed": is_id,
+    "sent_from": lambda value: isinstance(value, str),
     "index": lambda value: isinstance(value, int),
     "nesting": lambda value: isinstance(value, int),
     "link": lambda value: isinstance(value, list),
@@ -145,7 +147,7 @@ def later_jobs(rest: Iterable[str]) -> list[Mapping[str, Any]]:
         try:
             found += [each for each in single_tasks(packing.from_text(text)) if _can_have_row(each)]
         except Exception:  # whatever it is that nonsense raises
-            logger.exception("A step of a chain cannot be read: %.200s", text)
+            logger.exception("A step of a chain cannot be read: %s", excerpt(text))
     return found
 
 
@@ -344,7 +346,7 @@ def failed_job(job_id: str) -> tuple[Request, BaseException, str]:
     row = Job.objects.filter(pk=job_id).first()
     if row is None:
         raise ChordError(f"The job {job_id} that failed is gone.")
-    args, kwargs = encoding.decode_arguments(row.args, row.kwargs, fetch=False)
+    args, kwargs = row.arguments()
     message = Message(
         id=row.pk, task=row.task, root_id=row.root_id, parent_id=row.parent_id, group_id=row.group_id,
         retries=row.retries, queue=row.queue, priority=row.priority, options=row.options,

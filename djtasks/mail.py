@@ -55,6 +55,10 @@ class EmailBackend(BaseEmailBackend):
             return 0
         return len(packed)
 
+    def deliverer(self) -> Any:
+        """The backend that delivers, for mail that is not to become a job."""
+        return _deliverer(self.mailer)
+
 
 @shared_task(
     name="djtasks.mail.send",

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
+from uuid import UUID
 
 import uuid_utils
 
 from djtasks.exceptions import MalformedMessage
+from djtasks.masking import excerpt
 
 VERSION: Final = 1  # of the format; a worker refuses what is newer than itself
 MAX_ID_LENGTH: Final = 64  # characters
@@ -23,6 +25,14 @@ MAX_NAME_LENGTH: Final = 255  # characters
 MOST_RETRIES: Final = 2**31 - 2  # the column takes one more, for the next try
 LONGEST_DELAY: Final = 100 * 365.25 * 86400  # seconds; what databases can add to a time without overflow
 PRIORITIES: Final = range(-100, 101)
+
+
+class Uniqueness(NamedTuple):
+    """How a job with a unique key is the only one: until it begins, for so many seconds at least, as a replacement."""
+
+    until_start: bool = False
+    seconds: float | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,17 @@ class Message:
         """Bytes of what the caller may make arbitrarily large; all of it is ASCII."""
         return len(self.args) + len(self.kwargs) + len(self.headers) + len(self.options)
 
+    @property
+    def uniqueness(self) -> Uniqueness:
+        """What its options say of its unique key; nothing special if nobody can read them."""
+        if '"unique"' not in self.options:
+            return Uniqueness()
+        try:
+            until_start, seconds, replaces = json.loads(self.options)["unique"]
+            return Uniqueness(bool(until_start), None if seconds is None else float(seconds), bool(replaces))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return Uniqueness()
+
     def to_json(self) -> str:
         """The whole message as one JSON object; times in ISO 8601."""
         values = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
@@ -77,7 +98,7 @@ class Message:
         try:
             values = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise MalformedMessage(f"This is not a message of ours ({error}): {text[:200]!r}") from error
+            raise MalformedMessage(f"This is not a message of ours ({error}): {excerpt(text)}") from error
         return cls.from_values(values)
 
     @classmethod
@@ -88,7 +109,7 @@ class Message:
         try:
             return [cls.from_values(values) for values in json.loads(text)]
         except (ValueError, TypeError, RecursionError) as error:
-            raise MalformedMessage(f"These are not messages of ours ({error}): {text[:200]!r}") from error
+            raise MalformedMessage(f"These are not messages of ours ({error}): {excerpt(text)}") from error
 
     @classmethod
     def from_values(cls, values: Any) -> Message:
@@ -104,7 +125,7 @@ class Message:
                     raise TypeError(f"no {name} is {value!r:.100}")
             return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
-            raise MalformedMessage(f"This is not a message of ours ({error}): {str(values)[:200]!r}") from error
+            raise MalformedMessage(f"This is not a message of ours ({error}): {excerpt(values)}") from error
 
 
 _DEFAULTS: Final = (
@@ -155,13 +176,44 @@ _FITS: Final[Mapping[str, Callable[[Any], bool]]] = {  # what is stored must fit
 _TEXT_OF: Final = json.JSONEncoder(separators=(",", ":"), default=datetime.isoformat)
 
 
+RATE: Final = "rate:"  # before the key in the name of a limit
+CONCURRENCY: Final = "concurrency:"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a delivery has got of a limit: a place, or a slot of a rate.
+
+    `slot` and `interval` are µs by the broker's clock; it begins at `start` by this machine's monotonic clock, or up to
+    `spread` seconds before.
+    """
+
+    limit: str
+    slot: int = 0
+    interval: int = 0
+    start: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return self.limit.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For which limit a job waits: until its slot of a rate; `until` is None for a place under `max_concurrency`."""
+
+    limit: str
+    until: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message on which `worker` (a boot id) holds the lease.
 
     `token` is 1 at the first claim of an id and one more at each later one: the fence. `losses`
     counts runs whose process died, `refusals` workers that did not know the task. `attempts` is
-    the JSON list of earlier attempts.
+    the JSON list of earlier attempts. `grants`: what it has got of the limits on its task.
     """
 
     message: Message
@@ -173,6 +225,7 @@ class Delivery:
     attempts: str = "[]"
     created_at: datetime | None = None
     malformed: str = ""  # why the message cannot be read; then `message` has its id alone
+    grants: tuple[Grant, ...] = ()
 
     @property
     def id(self) -> str:
@@ -191,11 +244,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class NewGroup:
-    """A group whose members are sent. `body`: what is sent once all of them have ended."""
+    """A group whose members are sent. `body`: what is sent once all of them have ended.
+
+    `is_open`: its sender is not done yet, and counts as one more member meanwhile.
+    """
 
     id: str
     size: int
     body: tuple[Message, ...] = ()
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +327,21 @@ def portions(items: Sequence[Item], size: Callable[[Item], int], most: int, most
 def new_id() -> str:
     """A new job id: a UUIDv7 (RFC 9562), so that rows are inserted at the index's right edge."""
     return str(uuid_utils.uuid7())
+
+
+def first_id(moment: datetime) -> str:
+    """What stands before all ids that are made from `moment` on, and after those that were made before."""
+    digits = f"{int(moment.timestamp() * 1000):012x}"  # RFC 9562, 5.7: milliseconds, 48 bits
+    return f"{digits[:8]}-{digits[8:]}"
+
+
+def sent_at(job_id: str) -> datetime | None:
+    """When an id was made, to the millisecond; None of one that is a caller's own."""
+    try:
+        found = UUID(job_id)
+    except ValueError:
+        return None
+    return datetime.fromtimestamp((found.int >> 80) / 1000, UTC) if found.version == 7 else None
 
 
 def is_id(value: object) -> bool:

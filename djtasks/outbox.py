@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks import states
@@ -35,6 +36,7 @@ WATCHED: Final = 20_000  # rows of the outbox that a keeper keeps an eye on
 BREATHER: Final = 1.0  # seconds for which nobody waits again for a broker that did not answer
 
 Committed = Callable[[], bool]
+handles: WeakValueDictionary[str, Any] = WeakValueDictionary()  # on unique jobs that are not sent yet, by id
 
 
 class _Breather:
@@ -50,6 +52,7 @@ def send(
     using: str | None = None,
     on_commit: str | bool | None = None,
     checked: bool = False,
+    holders: dict[str, str] | None = None,
 ) -> Committed | None:
     """Hand messages to the broker with the transaction that is open, at once if none is.
 
@@ -58,6 +61,8 @@ def send(
     `using` names the alias whose transaction they belong to; by default all that are open: they go when the
     last has committed, and never if one is rolled back. `on_commit` takes the place of ENQUEUE_ON_COMMIT.
     `checked` says that `check_sizes` has let them in before: what is accepted once goes on, whatever the limit is now.
+    `holders` gets the ids of messages that were not taken, each with the id of the job that has its unique key; what
+    turns out so after the commit is told to `handles`.
     Returns a function that tells whether that commit has come, None if there is none to wait for.
     Raises ValueError if several are open, none of them on DATABASE, and `using` does not choose;
     MessageTooLarge, BrokerUnavailable.
@@ -66,23 +71,32 @@ def send(
         check_sizes([*messages, *(message for group in groups for message in group.body)])
     if not messages:
         return None
-    return _send_groups(groups, messages, using) if groups else _send(messages, using, on_commit)
+    dropped: dict[str, str] = {} if holders is None else holders
+    return _send_groups(groups, messages, using) if groups else _send(messages, using, on_commit, dropped)
 
 
-def _send(messages: Sequence[Message], using: str | None, on_commit: str | bool | None) -> Committed | None:
+def _send(
+    messages: Sequence[Message], using: str | None, on_commit: str | bool | None, holders: dict[str, str]
+) -> Committed | None:
     broker = get_broker()
     mode = settings.ENQUEUE_ON_COMMIT if on_commit is None else on_commit
     aliases = _open_aliases(using)
     if mode is False:
         aliases = [alias for alias in aliases if broker.transactional and alias == settings.DATABASE]
     if not aliases:
-        broker.enqueue(messages)
+        holders.update(_offer(messages))
         return None
     if aliases != [settings.DATABASE]:
         return _when_all_have_committed(aliases, _After(_send_or_keep, messages))
     if broker.transactional:
-        broker.enqueue(messages)
+        holders.update(broker.enqueue(messages))
         return _after_commit(None, [])
+    if any(each.unique_key for each in messages):
+        found = broker.holders(messages)
+        holders.update(broker.holders(messages) if _freed(messages, found) else found)
+        messages = [each for each in messages if each.id not in holders]
+        if not messages:
+            return _after_commit(None, [])
     if mode is True:
         return _after_commit(_send_or_keep, messages)
     return _after_commit(_send_written, _write(messages))
@@ -142,7 +156,7 @@ def resend(ids: Sequence[str]) -> int:
     rows = list(Outbox.objects.filter(pk__in=ids).order_by("created_at"))
     messages = [replace(each, check=True) for row in rows for each in _read(row)]
     if messages:
-        get_broker().enqueue(messages)
+        _enqueue(messages)
         logger.info("%d message(s) of the outbox were sent", len(messages))
     _delete([row.pk for row in rows])
     return len(messages)
@@ -195,7 +209,7 @@ def _send_written(rows: Sequence[_Row]) -> None:
             here = [each for each in rows if each.id in left]
         for portion in portions(here, lambda row: len(row.messages), BATCH, BATCH):
             with get_broker().patience(0.0):  # it is safe already: nobody need wait for a server that is away
-                get_broker().enqueue([message for row in portion for message in row.messages])
+                _enqueue([message for row in portion for message in row.messages])
             _delete([each.id for each in portion])
     except BrokerUnavailable as error:
         _Breather.until = time.monotonic() + BREATHER
@@ -211,13 +225,59 @@ def _send_or_keep(messages: Sequence[Message]) -> None:
         if not broker.transactional and time.monotonic() < _Breather.until:
             raise BrokerUnavailable("The broker did not answer a moment ago.")
         with broker.patience(0.0):
-            broker.enqueue(messages)
+            _enqueue(messages)
     except BrokerUnavailable as error:
         if broker.transactional:
             raise
         _Breather.until = time.monotonic() + BREATHER
         _write(messages)
         logger.warning("%d message(s) go by the outbox: %s", len(messages), error)
+
+
+def _enqueue(messages: Sequence[Message]) -> None:
+    """Send after a commit. Who holds a handle on a job that another one stands for learns of it."""
+    holders = _offer(messages)
+    for message in messages if holders else ():
+        if message.id in holders:
+            _tell(message, holders[message.id])
+
+
+def _offer(messages: Sequence[Message]) -> Mapping[str, str]:
+    """Enqueue, and once more what stands back for a job whose end is recorded: see `Broker.enqueue`."""
+    broker = get_broker()
+    holders = broker.enqueue(messages)
+    freed = _freed(messages, holders)
+    if not freed:
+        return holders
+    again = {each.id for each in freed}
+    return {id: holder for id, holder in holders.items() if id not in again} | dict(broker.enqueue(freed))
+
+
+def _freed(messages: Sequence[Message], holders: Mapping[str, str]) -> list[Message]:
+    """What may have its key now, as the row of its holder says that this has ended.
+
+    A worker records the end before it tells the broker; who has seen the result must not get that job once more.
+    """
+    broker = get_broker()
+    if broker.transactional or not holders:
+        return []
+    try:
+        ended = set(Job.objects.finished().filter(pk__in=set(holders.values())).values_list("pk", flat=True))
+    except Error:  # the broker has answered, so nothing is to fail here: who has the key keeps it
+        return []
+    freed = [each for each in messages if holders.get(each.id) in ended]
+    broker.unlock([replace(each, id=holders[each.id]) for each in freed], have_ended=True)
+    return freed
+
+
+def _tell(message: Message, holder: str) -> None:
+    """The job was not sent: handles name the one that has its key; elsewhere its id has a row that says so."""
+    handle = handles.get(message.id)
+    if handle is not None:
+        handle.id = holder
+    why = f"Not sent: the job {holder} has the same unique key."
+    failure = Failure("djtasks.exceptions.Ignore", why)
+    Job.objects.all().store([Outcome(delivery=Delivery(message, "", 0), state=states.IGNORED, failure=failure)])
 
 
 def _delete(ids: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from djtasks import outbox, packing, publish, registry
 from djtasks.conf import settings
 from djtasks.message import Message, NewGroup, checked_id, new_id
 from djtasks.models import JobGroup
+from djtasks.models.fields import utc_now
 from djtasks.publish import Place
 from djtasks.request import current_job
 
@@ -120,7 +121,9 @@ def send(
     """
     plan = Plan()
     plan.add(tree, Given(args=args, kwargs=kwargs, checked=True), place_of_caller())
-    groups = [replace(each, size=each.size + (each.id == open_group)) for each in plan.groups]
+    groups = [
+        replace(each, size=each.size + 1, is_open=True) if each.id == open_group else each for each in plan.groups
+    ]
     return publish.publish(plan.messages, groups, using=using)
 
 
@@ -131,6 +134,7 @@ def send_more(group_id: str, members: Sequence[Signature], first: int, place: Pl
         plan.add(member, given, replace(place, group_id=group_id, index=index, keeps=True))
     with transaction.atomic(using=settings.DATABASE):
         JobGroup.objects.all().count_down([], [(group_id, len(members))])
+        JobGroup.objects.filter(pk=group_id).update(open_at=utc_now())
         publish.publish(plan.messages, plan.groups, using=settings.DATABASE)
 
 
@@ -138,6 +142,7 @@ def close(group_id: str) -> None:
     """Take back the member that has kept a group open; its body may follow at once."""
     with transaction.atomic(using=settings.DATABASE):
         following = JobGroup.objects.all().count_down([], [(group_id, -1)])
+        JobGroup.objects.filter(pk=group_id).update(open_at=None)
         outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 
@@ -148,6 +153,7 @@ def abandon(group_id: str) -> None:
     """
     with suppress(DatabaseError), transaction.atomic(using=settings.DATABASE):
         following = JobGroup.objects.all().count_down([(group_id, None)])
+        JobGroup.objects.filter(pk=group_id).update(open_at=None)
         outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 

@@ -17,6 +17,7 @@ from djtasks import encoding, outbox, routing
 from djtasks.announce import announced, told
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
+from djtasks.failure import sent_from
 from djtasks.limits import limits_of
 from djtasks.message import (
     LONGEST_DELAY,
@@ -24,6 +25,7 @@ from djtasks.message import (
     MOST_RETRIES,
     Message,
     NewGroup,
+    Uniqueness,
     checked_id,
     checked_priority,
     checked_queue,
@@ -35,6 +37,7 @@ from djtasks.models.fields import aware
 from djtasks.models.job import message_of
 from djtasks.packing import packed_links
 from djtasks.request import current_job
+from djtasks.unique import Unique, key_of, unique_of
 
 _STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
 
@@ -82,6 +85,7 @@ class TaskOptions(TypedDict, total=False):
 _OPTIONS: Final = frozenset(TaskOptions.__annotations__)
 _KEPT: Final = ("awaited", "failed", "stands_for")  # what follow-ups add to the options of a signature
 OURS: Final = frozenset({"own_id", *_KEPT})
+watchers: list[Callable[[Sequence[Message]], None]] = []  # told of all that is sent from here, for tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,7 @@ def build(
     limits_of(options, task)  # raises what is wrong with them here, not in a worker
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
+    unique = unique_of(task) if place is _NOWHERE and task is not None and task.unique else None
     job = current_job() if place is _NOWHERE else None
     return Message(
         id=new_id() if own_id is None else checked_id(own_id),
@@ -155,8 +160,9 @@ def build(
         parent_id=_relative(options.get("parent_id")) or (job.id if job else place.parent_id),
         root_id=_relative(options.get("root_id")) or (job.root_id if job else place.root_id),
         group_id=place.group_id,
+        unique_key=None if unique is None else key_of(task, unique, args or (), kwargs or {}),
         headers=_headers(options.get("headers")),
-        options=_stored(options, place),
+        options=_stored(options, place, unique),
         **schedule(options),
     )
 
@@ -194,15 +200,23 @@ def publish(
     *,
     using: str | None = None,
     on_commit: str | bool | None = None,
+    holders: dict[str, str] | None = None,
 ) -> Callable[[], bool] | None:
     """Send messages, with the signals around it; an id that was taken before is left alone.
+
+    `holders` gets the ids of those that were not sent, as another job has their unique key, each with that job's.
 
     They go with the transaction that is open; `groups`, `using`, `on_commit` and what is returned: see `outbox.send`.
     Raises MessageTooLarge, BrokerUnavailable, ValueError.
     """
     messages, groups = announced(messages), [replace(each, body=tuple(announced(each.body))) for each in groups]
-    committed = outbox.send(messages, groups, using=using, on_commit=on_commit)
+    dropped: dict[str, str] = {} if holders is None else holders
+    committed = outbox.send(messages, groups, using=using, on_commit=on_commit, holders=dropped)
+    if dropped:
+        messages = [each for each in messages if each.id not in dropped]
     told(messages)
+    for watcher in watchers:
+        watcher(messages)
     if job := current_job():
         job.sent += [(each.id, each.group_id) for each in messages if each.parent_id == job.id]
     return committed
@@ -328,10 +342,14 @@ def _headers(headers: Mapping[str, Any] | None) -> str:
     return encoding.encode_arguments((), headers)[1] if headers else "{}"
 
 
-def _stored(options: Mapping[str, Any], place: Place) -> str:
+def _stored(options: Mapping[str, Any], place: Place, unique: Unique | None) -> str:
     stored = _storable(options)
+    if unique is not None and unique.uniqueness != Uniqueness():
+        stored["unique"] = list(unique.uniqueness)
     if options.get("task_id") is not None and options.get("own_id", place is _NOWHERE):
         stored["own_id"] = True
+    if settings.TRACE_ENQUEUE and (origin := sent_from()):
+        stored["sent_from"] = origin
     if place is not _NOWHERE:
         stored.update(place.as_options())
         stored.update({name: options[name] for name in _KEPT if name in options})

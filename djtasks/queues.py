@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from django.utils.translation import gettext as _
 
@@ -13,7 +14,9 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.conf import settings
 from djtasks.models import Job, PeriodicTask, Queue, Worker
+from djtasks.moments import distance
 
+MOST_NAMED: Final = 20  # workers that serve a queue
 RECENT: Final = 1_000  # newest jobs that are looked at for names of queues
 EMPTY: Final = QueueSize(ready=0, scheduled=0, running=0)
 
@@ -26,7 +29,10 @@ class Standing:
     size: QueueSize = EMPTY
     default_priority: int | None = None
     aging: float | None = None  # seconds of waiting that count as one priority
+    paused_at: datetime | None = None
+    paused_by: str = ""
     workers: int = 0
+    served_by: tuple[tuple[str, str], ...] = ()  # the first of these: boot ids and names
     has_senders: bool = True  # as far as can be told
 
     @property
@@ -42,6 +48,10 @@ class Standing:
     def notes(self) -> list[str]:
         """What somebody should know of it, a sentence each."""
         found = []
+        if self.size.paused and self.paused_at:
+            found.append(
+                _("Paused by %(name)s, %(since)s.") % {"name": self.paused_by or "?", "since": distance(self.paused_at)}
+            )
         if self.is_unserved:
             found.append(_("No live worker serves it."))
         if not self.has_senders:
@@ -56,11 +66,14 @@ def known_queues() -> list[str]:
     return sorted(named)
 
 
-def standing() -> list[Standing]:
-    """All queues that hold jobs, are set, or are named by a live worker; by name. Raises BrokerUnavailable."""
-    sizes = get_broker().sizes()
+def standing(most: int | None = None) -> list[Standing]:
+    """All queues that hold jobs, are set, or are named by a live worker; by name. Raises BrokerUnavailable.
+
+    `most` is how far is counted, as in `Broker.sizes`.
+    """
+    sizes = get_broker().sizes(most)
     rows = {row.name: row for row in Queue.objects.all()}
-    workers = list(Worker.objects.live())
+    workers = list(Worker.objects.live().order_by("hostname", "pk"))
     named = {name for worker in workers for name in worker.named_queues()}
     unheard = named - sizes.keys() - set(known_queues())
     unheard -= _heard_of(unheard) if unheard else set()
@@ -68,10 +81,10 @@ def standing() -> list[Standing]:
     return [_standing(name, sizes.get(name, EMPTY), rows.get(name), workers, name not in unheard) for name in names]
 
 
-def standing_of(name: str) -> Standing:
+def standing_of(name: str, most: int | None = None) -> Standing:
     """The queue of that name; one that nobody knows is an empty one. Raises BrokerUnavailable."""
-    return next((each for each in standing() if each.name == name), None) or Standing(
-        name=name, workers=sum(worker.serves(name) for worker in Worker.objects.live())
+    return next((each for each in standing(most) if each.name == name), None) or Standing(
+        name=name, **_served(name, Worker.objects.live().order_by("hostname", "pk"))
     )
 
 
@@ -81,9 +94,16 @@ def _standing(name: str, size: QueueSize, row: Queue | None, workers: Iterable[W
         size=size,
         default_priority=row.default_priority if row else None,
         aging=row.aging if row else None,
-        workers=sum(worker.serves(name) for worker in workers),
+        paused_at=row.paused_at if row else None,
+        paused_by=row.paused_by if row else "",
+        **_served(name, workers),
         has_senders=has_senders,
     )
+
+
+def _served(name: str, workers: Iterable[Worker]) -> dict[str, Any]:
+    serving = [(worker.pk, worker.hostname) for worker in workers if worker.serves(name)]
+    return {"workers": len(serving), "served_by": tuple(serving[:MOST_NAMED])}
 
 
 def _heard_of(names: Iterable[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from djtasks.conf import settings
+from djtasks.conf import as_names, settings
 from djtasks.exceptions import DuplicateTask, NotRegistered
 
 if TYPE_CHECKING:
     from djtasks.task import Task
 
 _tasks: dict[str, Task[Any, Any]] = {}
+_to_register: list[Callable[[], object]] = []  # what is declared before models are loaded
 
 
 def register(task: Any) -> Any:
@@ -65,12 +66,22 @@ def unregister(name: str) -> None:
     del _tasks[name]
 
 
+def once_ready(register: Callable[[], object]) -> None:
+    """Call `register` once models are loaded: now, if they are."""
+    if apps.models_ready:
+        register()
+    else:
+        _to_register.append(register)
+
+
 def autodiscover() -> None:
     """Import the `AUTODISCOVER_MODULES` of all installed apps, and `IMPORTS`.
 
     Of a package, all modules are imported but those named `test…`, `conftest` or `_…`. An app
     without such a module is passed over; an error inside one is raised as it is.
     """
+    while _to_register:
+        _to_register.pop(0)()
     for config in apps.get_app_configs():
         for module in as_names(settings.AUTODISCOVER_MODULES):
             if _exists(f"{config.name}.{module}"):
@@ -94,8 +105,3 @@ def _import_with_submodules(name: str) -> None:
     for found in iter_modules(getattr(module, "__path__", ())):
         if not found.name.startswith(("test", "_")) and found.name != "conftest":
             _import_with_submodules(f"{name}.{found.name}")
-
-
-def as_names(given: str | Iterable[str]) -> list[str]:
-    """One name or an iterable of them, as a list."""
-    return [given] if isinstance(given, str) else list(given)

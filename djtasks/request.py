@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from djtasks import encoding
+from djtasks.masking import masked_call
 
 if TYPE_CHECKING:
     from djtasks.message import Message
@@ -40,6 +41,8 @@ class Request:
     replaced_task_nesting: int = 0
     called_directly: bool = True
     message: Message | None = None
+    attempts: str = "[]"  # earlier ones, as JSON
+    begun_at: datetime | None = None  # of a task of Django's, which is told so
     options: dict[str, Any] = field(default_factory=dict)
     report: Callable[[str | None, Any], None] | None = None  # where `update_state` goes
     added: list[Any] = field(default_factory=list)  # canvases in normal form that `add_to_chord` was given
@@ -91,7 +94,10 @@ class Request:
         return getattr(self, name, default)
 
     def __repr__(self) -> str:
-        return f"<Request: {self.task}[{self.id}] args={self.args!r} kwargs={self.kwargs!r} retries={self.retries}>"
+        """For logs: sensitive arguments are masked."""
+        now = running.get()
+        args, kwargs = masked_call(now.task if now and now.request is self else None, self.args, self.kwargs)
+        return f"<Request: {self.task}[{self.id}] args={args!r} kwargs={kwargs!r} retries={self.retries}>"
 
 
 def request_of(message: Message, **more: Any) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import transaction
 
-from djtasks import eager, encoding, publish, registry
+from djtasks import batches, eager, encoding, publish, registry, restraint, unique
 from djtasks.canvas import Signature, chain, chunks, signature, xmap, xstarmap
 from djtasks.canvas.normal import frozen, single
 from djtasks.conf import settings
@@ -28,6 +29,7 @@ from djtasks.exceptions import (
 )
 from djtasks.failure import ErrorInfo
 from djtasks.limits import UNLIMITED, Unlimited
+from djtasks.masking import decorated_names, masked_call
 from djtasks.message import Message
 from djtasks.models import Job
 from djtasks.publish import TaskOptions
@@ -62,7 +64,7 @@ class Task(Generic[P, R]):
     retry_backoff_max: float = 600
     retry_jitter: bool = True  # full: anything from 0 to the backoff
     retry_kwargs: Mapping[str, Any] = {}
-    rate_limit: str | None = None
+    rate_limit: str | float | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
     expires: float | timedelta | datetime | None = None
@@ -70,10 +72,14 @@ class Task(Generic[P, R]):
     typing: bool = True
     pydantic: bool = False
     throws: ErrorClasses = ()
-    max_concurrency: int | None = None
-    unique: Any = None
+    rate_limit_key: Any = None  # the name of an argument, or a function of the arguments
+    max_concurrency: int | None = None  # jobs at a time, over all workers
+    max_concurrency_key: Any = None
+    batch: batches.Batch | None = None  # djtasks.Batch(…): the function gets the requests of several jobs
+    unique: Any = None  # True, or djtasks.Unique(…): one job at a time with the same arguments
     schedule: Any = None
     store_arguments: bool = True
+    log_level: int = logging.INFO  # of the line about a success
     sensitive_arguments: Sequence[str] = ()  # parameters that nobody is shown, besides TASK_SENSITIVE_ARGUMENTS
 
     MaxRetriesExceededError = MaxRetriesExceededError
@@ -86,7 +92,14 @@ class Task(Generic[P, R]):
             self._signature = inspect.signature(self.run)
         except ValueError:
             raise TypeError(f"{self.origin} has bind=True, so its first parameter must be the task (self).") from None
+        if (hidden := decorated_names(self.run)) is not None:  # Django's sensitive_variables
+            self.sensitive_arguments = (*self.sensitive_arguments, *(hidden or self._signature.parameters))
+        restraint.check(self)
+        batches.check(self)
         self._converters: dict[str, encoding.Converter] | None = None
+        if self.batch is not None:
+            self._signature, self._converters = batches.ANY_CALL, {}
+        unique.unique_of(self)
         self._has_own_call = cls.__call__ is not Task.__call__
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -146,7 +159,8 @@ class Task(Generic[P, R]):
         if settings.TASK_ALWAYS_EAGER:
             return self.apply(args, kwargs, **options)
         message = self._message(args, kwargs, options)
-        return handle_on(message, publish.publish([message], using=options.get("using")))
+        holders: dict[str, str] = {}
+        return handle_on(message, publish.publish([message], using=options.get("using"), holders=holders), holders)
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay` once the open transaction on the default database has committed; at once if none is open."""
@@ -156,13 +170,16 @@ class Task(Generic[P, R]):
             self.check_arguments(args, kwargs)
         message = self._message(args, kwargs, {})
         sent: list[Message] = []
+        handle: AsyncResult[R] = AsyncResult(message.id, name=self.name, committed=lambda: bool(sent))
 
         def send() -> None:
-            publish.publish([message])
+            holders: dict[str, str] = {}
+            publish.publish([message], holders=holders)
             sent.append(message)
+            handle.id = holders.get(handle.id, handle.id)
 
         transaction.on_commit(send)
-        return AsyncResult(message.id, name=self.name, committed=lambda: bool(sent))
+        return handle
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay`, awaitable."""
@@ -190,8 +207,9 @@ class Task(Generic[P, R]):
         if settings.TASK_ALWAYS_EAGER:
             return [self.apply(args, kwargs, **options) for args, kwargs in split]
         messages = [self._message(args, kwargs, options) for args, kwargs in split]
-        committed = publish.publish(messages, using=options.get("using"))
-        return [handle_on(message, committed) for message in messages]
+        holders: dict[str, str] = {}
+        committed = publish.publish(messages, using=options.get("using"), holders=holders)
+        return [handle_on(message, committed, holders) for message in messages]
 
     def apply(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -248,15 +266,22 @@ class Task(Generic[P, R]):
 
     def map(self, it: Iterable[Any]) -> xmap:
         """One job that calls it with each element, and gives the list of the results."""
+        self._check_single_calls()
         return xmap(self, it)
 
     def starmap(self, it: Iterable[Any]) -> xstarmap:
         """One job that calls it with each element's elements as arguments."""
+        self._check_single_calls()
         return xstarmap(self, it)
 
     def chunks(self, it: Iterable[Any], n: int) -> chunks:
         """`starmap`, in jobs of `n` calls each."""
+        self._check_single_calls()
         return chunks(self, it, n)
+
+    def _check_single_calls(self) -> None:
+        if self.batch is not None:
+            raise TypeError(f"{self.name} gathers its jobs by itself: send one for each element, with enqueue_many.")
 
     def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
         if options.get("ignore_result") is None and self.ignores_result:
@@ -312,12 +337,20 @@ class Task(Generic[P, R]):
         raises `exc`, or MaxRetriesExceededError, when `max_retries` are used up.
         """
         request = self.request
-        if request.message is None:  # called directly: nobody can run it again
+        if request.message is None and request.called_directly:  # nobody can run it again
             raise exc or Retry("Task can be retried", None)
+        if request.message is None:  # of a batch: each of its jobs says so for itself
+            error = Retry(
+                exc=exc, when=eta if countdown is None else countdown, sig={"max_retries": max_retries, **options}
+            )
+            if throw:
+                raise error from exc
+            return error
         limit = max_retries if max_retries is not None else request.options.get("max_retries", self.max_retries)
         if limit is not None and request.retries >= limit:
+            args_shown, kwargs_shown = masked_call(self, request.args, request.kwargs)
             raise exc or MaxRetriesExceededError(
-                f"Can't retry {self.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}",
+                f"Can't retry {self.name}[{request.id}] args:{args_shown} kwargs:{kwargs_shown}",
                 task_args=request.args,
                 task_kwargs=request.kwargs,
             )
@@ -411,14 +444,47 @@ class Task(Generic[P, R]):
 
     def call(self, args: list[Any], kwargs: dict[str, Any], limit: Unlimited = UNLIMITED) -> Any:
         """Run it to its end, within `limit`; errors named in `autoretry_for` become Retry."""
-        function: Any = self if self._has_own_call else self.run
         try:
-            return (limit.call_async if iscoroutinefunction(self.run) else limit.call)(function, args, kwargs)
+            return self.invoke(args, kwargs, limit)
         except BaseException as error:
-            never: tuple[type[BaseException], ...] = (TaskPredicate, *classes(self.dont_autoretry_for))
-            if isinstance(error, never) or not isinstance(error, classes(self.autoretry_for)):
+            if not self._retries_after(error):
                 raise
             raise self._automatic_retry(error) from error
+
+    async def acall(self, args: list[Any], kwargs: dict[str, Any], limit: Unlimited = UNLIMITED) -> Any:
+        """`call` of an `async def` task, in an event loop."""
+        try:
+            return await self.ainvoke(args, kwargs, limit)
+        except BaseException as error:
+            if not self._retries_after(error):
+                raise
+            raise self._automatic_retry(error) from error
+
+    def invoke(self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: Unlimited) -> Any:
+        """Call its function, within `limit`."""
+        return (limit.call_async if iscoroutinefunction(self.run) else limit.call)(self._function(), args, kwargs)
+
+    async def ainvoke(self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: Unlimited) -> Any:
+        """`invoke` of an `async def` task, in an event loop."""
+        return await limit.awaited(self._function(), args, kwargs)
+
+    def judged(self, error: BaseException) -> BaseException:
+        """What the error of a batch comes to in one of its jobs, which runs here: a retry of that job, or itself.
+
+        Raises what `retry` does.
+        """
+        if isinstance(error, Retry):
+            options = dict(error.sig) if isinstance(error.sig, Mapping) else {}
+            options["eta" if isinstance(error.when, datetime) else "countdown"] = error.when
+            return self.retry(exc=error.exc, throw=False, **options)
+        return self._automatic_retry(error) if self._retries_after(error) else error
+
+    def _function(self) -> Any:
+        return self if self._has_own_call else self.run
+
+    def _retries_after(self, error: BaseException) -> bool:
+        never: tuple[type[BaseException], ...] = (TaskPredicate, *classes(self.dont_autoretry_for))
+        return not isinstance(error, never) and isinstance(error, classes(self.autoretry_for))
 
     def _automatic_retry(self, error: BaseException) -> Retry:
         options = dict(self.retry_kwargs)

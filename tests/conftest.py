@@ -1,30 +1,29 @@
 """The databases, the brokers and real workers, as fixtures."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
+from zlib import crc32
 
 import pytest
 import redis
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import connections
 from django.test.utils import override_settings, setup_databases, teardown_databases
 
-from djtasks import registry
+from djtasks import builtin, registry
 from djtasks.brokers import get_broker
-from djtasks.models import Job, JobGroup, Outbox, PeriodicTask, Queue, Worker
+from djtasks.models import Worker
 from tests import servers
+from tests.processes import WorkerProcess, worker_environment
 from tests.settings import SUFFIX
 from tests.waiting import wait_until
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
 QUEUES_IN_REDIS = {"redis": "postgresql", "valkey": "sqlite"}  # where the queues are → where the results are
 PREFIX = f"djtasks-{SUFFIX}"
-ROOT = Path(__file__).parent.parent
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -50,11 +49,32 @@ def pytest_generate_tests(metafunc):
     brokers = metafunc.definition.get_closest_marker("every_broker")
     if brokers and not metafunc.definition.get_closest_marker("rows_that_wait"):
         stores += brokers.args or ["redis"]
+    if _is_shortened(metafunc):
+        own = sorted(ALIASES)[crc32(metafunc.definition.nodeid.encode()) % len(ALIASES)]
+        stores = [each for each in stores if each == own or each not in ALIASES]
     metafunc.parametrize("database", stores, indirect=True)
+
+
+def _is_shortened(metafunc):
+    """Whether it runs on one database, another for each test, and not on each.
+
+    What starts workers takes seconds, and is about processes; what databases do differently, the contract's tests tell.
+    """
+    if os.environ.get("DJTASKS_TEST_EVERY_STORE") or metafunc.definition.get_closest_marker("every_store"):
+        return False
+    return "start_worker" in metafunc.fixturenames
 
 
 def _is_parametrized(metafunc, name):
     return any(name in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+
+
+@pytest.fixture(autouse=True)
+def no_schedules_of_ours(request, monkeypatch):
+    """Tests see the schedules that they make; those that are about ours are marked `upkeep`."""
+    if not request.node.get_closest_marker("upkeep"):
+        for task in (builtin.prune, builtin.count):
+            monkeypatch.setattr(task, "schedule", None)
 
 
 @pytest.fixture
@@ -73,7 +93,7 @@ def database(request, settings, django_db_setup, django_db_blocker):
         settings.DJTASKS = {**settings.DJTASKS, **_in_redis(request.param)}
     with django_db_blocker.unblock():
         yield alias
-        for model in (Job, JobGroup, Queue, Worker, Outbox, PeriodicTask):
+        for model in apps.get_app_config("djtasks").get_models():
             model.objects.using(alias).all().delete()
         connections[alias].close()
     if request.param in QUEUES_IN_REDIS:
@@ -121,48 +141,6 @@ def own_tasks(monkeypatch):
 def broker(database):
     """A broker of each kind in turn."""
     return get_broker()
-
-
-class WorkerProcess:
-    """A real `runworker` in a process group of its own."""
-
-    def __init__(self, process, log):
-        self.process = process
-        self.log = log
-        self.pid = process.pid
-
-    @property
-    def output(self):
-        return self.log.read_text()
-
-    def children(self):
-        """The pids of the processes that the supervisor has forked: the keeper and the children."""
-        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in listed.split()]
-
-    def kill(self, number=signal.SIGKILL):
-        os.kill(self.pid, number)
-
-    def kill_all(self):
-        """End the supervisor, the keeper and the children in one moment, as a power cut would."""
-        for pid in (self.pid, *self.children()):
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
-
-    def stop(self, seconds=20):
-        """Warm stop. Returns the exit code."""
-        self.process.terminate()
-        return self.process.wait(seconds)
-
-
-def worker_environment(djtasks_settings):
-    """The environment of a process that works on the test's databases with these settings."""
-    return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "DJTASKS_TEST_SETTINGS": json.dumps(djtasks_settings),
-        "PYTHONPATH": str(ROOT),
-    }
 
 
 @pytest.fixture

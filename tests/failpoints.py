@@ -31,7 +31,7 @@ def install():
     *parents, name = attribute.split(".")
     holder = functools.reduce(getattr, parents, importlib.import_module(module))
     setattr(holder, name, _deadly(getattr(holder, name), call, Path(path)))
-    Execution.run = _with_follow_up(Execution.run)
+    Execution.conclude = _with_follow_up(Execution.conclude)
 
 
 def _deadly(function, call, path):
@@ -51,12 +51,12 @@ def _deadly(function, call, path):
     return wrapped
 
 
-def _with_follow_up(run):
+def _with_follow_up(conclude):
     """What a task says in its headers is to come after it: {"then": [id, path]} is one more job of `journal`."""
 
-    @functools.wraps(run)
+    @functools.wraps(conclude)
     def wrapped(self):
-        outcome = run(self)
+        outcome = conclude(self)
         following = self.request.headers.get("then")
         if following:
             job_id, path = following

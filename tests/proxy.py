@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
@@ -13,9 +14,10 @@ class Proxy:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.latency = 0.0  # seconds that each piece of data is held back, in both directions
         self._listener = None
-        self._sockets = []
-        self._muted = []
+        self._pairs = []  # connections: the caller's socket and ours to the server
+        self._muted = frozenset()  # sockets that nothing more is sent on
 
     def open(self):
         self._listener = socket.socket()
@@ -34,35 +36,53 @@ class Proxy:
 
     def mute(self):
         """Forward nothing more on the connections that there are, and do not close them; new ones are taken."""
-        self._muted = [*self._muted, *self._sockets]
-        self._sockets = []
+        self._muted = frozenset(each for pair in self._pairs for each in pair)
 
     def mute_answers(self):
         """Forward what is asked on the connections that there are, and no answer to it; new ones are taken."""
-        self._muted = [*self._muted, *self._sockets[::2]]
+        self._muted |= {client for client, _ in self._pairs}
 
     def cut(self):
         """Cut all connections; new ones are taken."""
-        sockets, self._sockets, self._muted = [*self._sockets, *self._muted], [], []
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        for pair in list(self._pairs):
+            _end(*pair)
 
     def _accept(self, listener):
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                server = socket.create_connection(self.target)
-                self._sockets += [client, server]
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        """Forward until one of the two ends has closed."""
+        try:
+            server = socket.create_connection(self.target)
+        except OSError:  # nobody listens there just now
+            client.close()
+            return
+        pair = (client, server)
+        with client, server:
+            for each in pair:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pairs.append(pair)
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            self._pump(client, server)
+            back.join()
+            self._pairs.remove(pair)
+            self._muted -= set(pair)
 
     def _pump(self, source, sink):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self.latency:
+                    time.sleep(self.latency)
                 if sink not in self._muted:
                     sink.sendall(data)
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        _end(source, sink)
+
+
+def _end(*sockets):
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

@@ -7,6 +7,7 @@ program Redis and nothing that speaks like it; "valkey" is never what answers on
 
 import functools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -20,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.own_servers import OwnProcess, StartError, launch
+from tests.own_servers import Command, OwnProcess, StartError, launch
 
 Started = TypeVar("Started")
 
@@ -68,6 +69,12 @@ class OwnServer:
         """Stop it and return when it is gone. Safe twice."""
         self.process.stop()
 
+    def restart(self, number: signal.Signals) -> None:
+        """End it with a signal, start it with its data and its port, return when it lets us in. Raises `StartError`."""
+        self.process.signal(number)
+        self.process.start_again()
+        _await_login(self.server, self.process)
+
 
 @functools.cache
 def find(kind: str) -> Server | Missing:
@@ -89,12 +96,13 @@ def find(kind: str) -> Server | Missing:
     return server
 
 
-def start(kind: str, *, version: str | None = None) -> OwnServer:
+def start(kind: str, *, version: str | None = None, command: Command | None = None) -> OwnServer:
     """Start a server of our own, whatever else runs, and return when it lets us in.
 
-    `version` is one of `own_servers.POSTGRESQL_VERSIONS`, the newest by default. Raises `StartError`.
+    `version` is one of `own_servers.POSTGRESQL_VERSIONS`, the newest by default; `command` as for
+    `own_servers.launch`. Raises `StartError`.
     """
-    return on_a_free_port(lambda: _start(kind, version))
+    return on_a_free_port(lambda: _start(kind, version, command))
 
 
 def on_a_free_port(start: Callable[[], Started]) -> Started:
@@ -132,14 +140,19 @@ def _summary(found: Server | Missing) -> str:
     return f"{found.kind}: {found.version} at {found.host}:{found.port}, {found.origin}"
 
 
-def _start(kind: str, version: str | None) -> OwnServer:
-    process = launch(kind, version=version)
+def _start(kind: str, version: str | None, command: Command | None) -> OwnServer:
+    process = launch(kind, version=version, command=command)
     server = replace(_local(kind, process.port), origin=f"started by the tests from {process.program}")
+    return OwnServer(_await_login(server, process), process)
+
+
+def _await_login(server: Server, process: OwnProcess) -> Server:
+    """Return the server as soon as it lets us in. Raises `StartError` with its last words; then it is gone for good."""
     deadline = time.monotonic() + START_TIMEOUT
     reason = "it ended at once"
     while process.running() and time.monotonic() < deadline:
         try:
-            return OwnServer(_proven(server), process)
+            return _proven(server)
         except LOGIN_ERRORS as error:
             reason = str(error)
             time.sleep(0.05)

@@ -1,7 +1,8 @@
 """Django settings of the tests: the three databases under one roof, a job table in each.
 
 `DJTASKS["DATABASE"]` says which one a test uses. A worker process of the tests is told by
-the environment: `DJTASKS_TEST_SETTINGS` (JSON, merged into DJTASKS) and the databases' URLs.
+the environment: `DJTASKS_TEST_SETTINGS` (JSON, merged into DJTASKS), `DJTASKS_TEST_DATABASES` (likewise, by alias)
+and the databases' URLs.
 """
 
 import json
@@ -70,6 +71,9 @@ DATABASES = {
     **_on_server("mariadb", "mysql"),
 }
 
+for _alias, _more in json.loads(os.environ.get("DJTASKS_TEST_DATABASES", "{}")).items():
+    DATABASES[_alias] |= _more
+
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]
 USE_TZ = os.environ.get("DJTASKS_TEST_USE_TZ", "1") == "1"
@@ -110,9 +114,12 @@ TEMPLATES = [
 ]
 STATIC_URL = "static/"
 MEDIA_ROOT = str(FILES / "media")
+EMAIL_FILE_PATH = os.environ.get("DJTASKS_TEST_MAIL_FOLDER")
+EMAIL_BACKEND = f"django.core.mail.backends.{'filebased' if EMAIL_FILE_PATH else 'locmem'}.EmailBackend"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
+TASKS = {"default": {"BACKEND": "djtasks.backend.DjtasksBackend", "QUEUES": ["default", "mail"]}}
 DJTASKS = {
-    "IMPORTS": ["tests.tasks", "tests.canvas.tasks"],
+    "IMPORTS": ["tests.tasks", "tests.canvas.tasks", "tests.djangos_tasks"],
     **json.loads(os.environ.get("DJTASKS_TEST_SETTINGS", "{}")),
 }

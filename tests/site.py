@@ -47,7 +47,7 @@ class Site:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,  # a busy machine; less than a test may take
         )
 
     def manage(self, *arguments):

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
 from django.db import connections, transaction
+from django.utils import timezone, translation
 
-from djtasks import Task, registry, shared_task, signals
+from djtasks import Batch, Task, Unique, current_task, registry, shared_task, signals
 from djtasks.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from tests import failpoints
 
@@ -343,6 +346,166 @@ def limited():
     return list(limited.request.timelimit)
 
 
+@shared_task
+def work(seconds):
+    """Compute, so that there are many moments between two bytecodes."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    return "done"
+
+
+@shared_task
+def tidy_up_often(path, seconds):
+    """`tidy_up`, in small steps."""
+    try:
+        note(path, f"begin {os.getpid()}")
+        for _ in range(int(seconds / 0.01)):
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        note(path, "tidied")
+        return "cut short"
+    return "whole"
+
+
+@shared_task
+def slow_process(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@shared_task
+def leave_once(path):
+    """End the process, the first time."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os._exit(1)
+
+
+surroundings = ContextVar("surroundings", default=None)
+
+
+@shared_task(bind=True)
+def tell_context(self, number):
+    """Set what belongs to a run alone, give others time to disturb it, and tell it."""
+    translation.activate(["de", "fr", "en"][number % 3])
+    timezone.activate("Asia/Tokyo")
+    surroundings.set(number)
+    time.sleep(0.05)
+    assert timezone.get_current_timezone_name() == "Asia/Tokyo"
+    assert self.request.id == current_task.request.id
+    return [self.request.id, current_task.name, translation.get_language(), surroundings.get()]
+
+
+@shared_task(bind=True)
+async def tell_context_later(self, number):
+    translation.activate("de")
+    surroundings.set(number)
+    await asyncio.sleep(0.05)
+    in_thread = await sync_to_async(lambda: self.request.id)()
+    assert self.request.id == in_thread
+    return [self.request.id, current_task.name, translation.get_language(), surroundings.get()]
+
+
+@shared_task
+async def sleep_later(seconds):
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@shared_task
+async def leave_in_the_loop():
+    """Let something else in the event loop call sys.exit()."""
+
+    async def leave():
+        sys.exit("goodbye")
+
+    task = asyncio.create_task(leave())
+    await asyncio.sleep(0.1)
+    return "left" if task.done() else "stayed"
+
+
+@shared_task
+def tell_surroundings():
+    return [translation.get_language(), timezone.get_current_timezone_name(), surroundings.get()]
+
+
+_users = {}  # connection → how many use it now
+
+
+@shared_task
+def use_connection(alias, seconds):
+    """The number of the connection at its server, and whether nobody else used it meanwhile."""
+    connection = connections[alias]
+    sql = "SELECT pg_backend_pid()" if connection.vendor == "postgresql" else "SELECT connection_id()"
+    if connection.vendor == "sqlite":
+        sql = f"SELECT {id(connection)}"
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        (number,) = cursor.fetchone()
+    _users[number] = _users.get(number, 0) + 1
+    time.sleep(seconds)
+    alone = _users[number] == 1
+    _users[number] -= 1
+    return [number, alone]
+
+
+@shared_task(rate_limit="100/s")
+def paced(path):
+    note(path, time.time())
+
+
+@shared_task(rate_limit="20/s", rate_limit_key="account")
+def paced_by_account(path, account):
+    note(path, f"{account} {time.time()}")
+
+
+@shared_task(max_concurrency=2)
+def few_at_a_time(path, number, seconds=0.0):
+    note(path, f"begin {number} {time.time()}")
+    time.sleep(seconds)
+    note(path, f"end {number} {time.time()}")
+
+
+@shared_task(max_concurrency=1, max_concurrency_key=lambda path, account, *rest: account)
+def one_by_account(path, account, seconds=0.0):
+    note(path, f"begin {account} {time.time()}")
+    time.sleep(seconds)
+    note(path, f"end {account} {time.time()}")
+
+
+@shared_task(bind=True, max_concurrency=1, max_retries=1)
+def end_in_many_ways(self, path, way):
+    note(path, way)
+    if way == "fail":
+        raise ValueError(way)
+    if way == "retry" and not self.request.retries:
+        raise self.retry(countdown=0.1)
+    if way == "ignore":
+        raise Ignore
+    if way == "reject":
+        raise Reject(requeue=not self.request.delivery_info["redelivered"])
+
+
+@shared_task(bind=True, unique=True, max_retries=1)
+def only_one(self, path, way="return"):
+    note(path, way)
+    if way == "fail":
+        raise ValueError(way)
+    if way == "retry" and not self.request.retries:
+        raise self.retry(countdown=0.1)
+    if way == "ignore":
+        raise Ignore
+    if way == "reject":
+        raise Reject
+
+
+@shared_task(unique=Unique(key="path", replace=True))
+def only_latest(path, number, seconds):
+    note(path, number)
+    time.sleep(seconds)
+
+
 @signals.task_revoked.connect
 def note_revocation(sender, request, terminated, signum, expired, **kwargs):
     """Told to the file that DJTASKS_TEST_REVOKED names."""
@@ -351,3 +514,71 @@ def note_revocation(sender, request, terminated, signum, expired, **kwargs):
 
 
 failpoints.install()
+
+
+@shared_task(bind=True, max_retries=1)
+def try_again(self):
+    """Succeed at the second try."""
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+
+
+@shared_task(batch=Batch(size=10, wait=0.5))
+def gather(requests):
+    """Jobs of (path, number): note which came together; what is no number fails."""
+    note(requests[0].args[0], f"call {os.getpid()} " + " ".join(str(each.args[1]) for each in requests))
+    return [each.args[1] if isinstance(each.args[1], int) else ValueError(each.args[1]) for each in requests]
+
+
+@shared_task(batch=Batch(size=10, wait=0.5))
+async def gather_later(requests):
+    await asyncio.sleep(0.01)
+    note(requests[0].args[0], f"call {os.getpid()} " + " ".join(str(each.args[1]) for each in requests))
+    return [each.args[1] for each in requests]
+
+
+@shared_task(batch=Batch(size=10, wait=30.0))
+def gather_for_long(requests):
+    note(requests[0].args[0], "call " + " ".join(str(each.args[1]) for each in requests))
+
+
+@shared_task(batch=Batch(size=5, wait=0.2))
+def gather_and_die(requests):
+    """Jobs of (path, word): at "die" the process ends."""
+    words = [each.args[1] for each in requests]
+    note(requests[0].args[0], "call " + " ".join(words))
+    if "die" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return words
+
+
+@shared_task(batch=Batch(size=5, wait=0.2), acks_late=False)
+def gather_once_and_die(requests):
+    note(requests[0].args[0], f"call {len(requests)}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(batch=Batch(size=5, wait=0.2), time_limit=1)
+def gather_and_hang(requests):
+    note(requests[0].args[0], f"call {len(requests)}")
+    time.sleep(60)
+
+
+@shared_task(batch=Batch(size=3, wait=0.5))
+def gather_and_wait(requests):
+    """Jobs of (path, number): the first call waits for a file `<path>.go`, the others return at once."""
+    path = Path(requests[0].args[0])
+    is_first = not path.exists()
+    note(path, f"call {os.getpid()} " + " ".join(str(each.args[1]) for each in requests))
+    while is_first and not path.with_suffix(".go").exists():
+        time.sleep(0.01)
+    return [each.args[1] for each in requests]
+
+
+@shared_task(batch=Batch(size=5, wait=0.2), soft_time_limit=0.3)
+def gather_and_be_stopped(requests):
+    try:
+        while True:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        return ["stopped"] * len(requests)

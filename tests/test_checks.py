@@ -1,11 +1,17 @@
 """What `manage.py check` says of settings and tasks."""
 
+import re
+from pathlib import Path
+
 import pytest
 from django.core import checks
 from django.core.checks import run_checks
+from django.db import connections
+from psycopg import IsolationLevel
 
 from djtasks import checks as ours
-from djtasks import shared_task
+from djtasks import shared_task, store_checks
+from djtasks.worker import pools
 from tests.site import Site
 
 
@@ -16,6 +22,49 @@ def said(settings, **djtasks):
 
 def test_good_settings_are_passed_in_silence(settings):
     assert said(settings, BROKER_URL="database://", TASK_ROUTES={"a": "b"}) == []
+
+
+@pytest.mark.parametrize(
+    ("alias", "options", "level"),
+    [
+        ("postgresql", {"isolation_level": IsolationLevel.SERIALIZABLE}, "SERIALIZABLE"),
+        ("postgresql", {"isolation_level": IsolationLevel.REPEATABLE_READ}, "REPEATABLE READ"),
+        ("postgresql", {"options": "-c default_transaction_isolation=serializable -c lock_timeout=1"}, "serializable"),
+        ("postgresql", {"options": r"-c default_transaction_isolation=repeatable\ read"}, "repeatable read"),
+        ("mariadb", {"isolation_level": "repeatable read"}, "repeatable read"),
+        ("mariadb", {"isolation_level": None}, "whatever is the server's default"),
+        ("default", {"isolation_level": "not of SQLite"}, None),
+        ("postgresql", {"isolation_level": IsolationLevel.READ_COMMITTED}, None),
+        ("postgresql", {"options": r"-c default_transaction_isolation=read\ committed -c lock_timeout=1"}, None),
+        ("mariadb", {"isolation_level": "READ COMMITTED"}, None),
+        ("mariadb", {}, None),
+    ],
+)
+def test_another_isolation_level_than_read_committed_is_an_error(settings, monkeypatch, alias, options, level):
+    if alias not in connections.settings:
+        pytest.skip(f"{alias} is missing")
+    monkeypatch.setitem(connections.settings[alias], "OPTIONS", options)
+    found = said(settings, DATABASE=alias)
+    if level is None:
+        assert found == []
+        return
+    ((which, text, hint),) = found
+    assert which == "djtasks.E011"
+    assert text.endswith(f"than READ COMMITTED: {level}.")
+    assert "isolation_level" in hint
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_server_whose_default_is_another_isolation_level_is_an_error(database):
+    assert ours.check_server_isolation(databases=[database]) == []
+    set_level = {
+        "postgresql": "SET default_transaction_isolation TO 'serializable'",
+        "mysql": "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    }
+    with connections[database].cursor() as cursor:
+        cursor.execute(set_level[connections[database].vendor])
+    (error,) = ours.check_server_isolation(databases=[database])
+    assert (error.id, error.msg.lower().endswith("serializable.")) == ("djtasks.E011", True)
 
 
 def test_the_checks_run_with_those_of_django():
@@ -44,6 +93,27 @@ def test_an_unknown_database_is_an_error_that_names_those_that_there_are(setting
     ((which, text, hint),) = said(settings, DATABASE="jobs")
     assert (which, text) == ("djtasks.E003", "DJTASKS['DATABASE'] is 'jobs', which DATABASES does not have.")
     assert "default" in hint
+
+
+@pytest.mark.parametrize(
+    ("pool", "why"),
+    [
+        ({"WORKER_POOL": "eventlet"}, "gevent or asyncio"),
+        ({"WORKER_POOL": "threds"}, "There are: prefork, threads"),
+        ({"WORKER_POOL": "threads", "WORKER_CONCURRENCY": "2x"}, "2x8"),
+        ({"WORKER_POOL": "prefork", "WORKER_CONCURRENCY": "2x8"}, "-P threads"),
+        ({"WORKER_CONCURRENCY": 0}, "WORKER_CONCURRENCY"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_an_error(settings, pool, why):
+    ((which, text, _),) = said(settings, **pool)
+    assert which == "djtasks.E007"
+    assert why in text
+
+
+def test_a_pool_that_only_the_workers_machine_may_have_is_no_error(settings, monkeypatch):
+    monkeypatch.setattr(pools, "find_spec", lambda name: None)
+    assert said(settings, WORKER_POOL="gevent", WORKER_CONCURRENCY="2x100") == []
 
 
 @pytest.mark.parametrize("url", ["amqp://guest@localhost//", "database://other"])
@@ -117,9 +187,11 @@ def test_each_error_has_a_hint(settings):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("WORKER_CONCURRENCY", "4"),
+        ("WORKER_CONCURRENCY", 4.5),
         ("WORKER_CONCURRENCY", 0),
         ("RESULT_EXPIRES", "7d"),
+        ("ERROR_EMAILS", ["nobody"]),
+        ("ERROR_EMAILS", 5),
         ("TASK_DEFAULT_PRIORITY", 101),
         ("TASK_DEFAULT_PRIORITY", True),
         ("TASK_DEFAULT_QUEUE", None),
@@ -153,6 +225,65 @@ def test_a_route_with_a_misspelt_key_is_an_error(settings):
     assert "shop.*" in text
 
 
-def test_a_setting_that_does_nothing_yet_is_told(settings):
-    ((which, text, _),) = said(settings, TRACE_ENQUEUE=True)
-    assert (which, text) == ("djtasks.W003", "DJTASKS['TRACE_ENQUEUE'] does nothing in this version.")
+def test_a_soft_time_limit_that_never_comes_is_warned_of(settings):
+    ((which, text, hint),) = said(settings, TASK_TIME_LIMIT=30, TASK_SOFT_TIME_LIMIT=30)
+    assert (which, "(30 s) is not below" in text, "some seconds" in hint) == ("djtasks.W008", True, True)
+    assert said(settings, TASK_TIME_LIMIT=30, TASK_SOFT_TIME_LIMIT=25) == []
+    assert said(settings, TASK_SOFT_TIME_LIMIT=25) == []
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_a_task_whose_time_limits_contradict_one_another_or_the_settings_is_warned_of(settings):
+    @shared_task(name="impossible", soft_time_limit=60)
+    def impossible():
+        pass
+
+    assert ours.check_tasks() == []
+    settings.DJTASKS = {"TASK_TIME_LIMIT": 30}
+    (warning,) = ours.check_tasks()
+    assert (warning.id, "The task impossible: soft_time_limit" in warning.msg) == ("djtasks.W010", True)
+    assert "TASK_TIME_LIMIT" in warning.hint
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "is_too_old"),
+    [
+        ("SQLite", (3, 34, 1), True),
+        ("SQLite", (3, 35, 0), False),
+        ("MySQL", (5, 7, 44), True),
+        ("MySQL", (8, 0, 11), False),
+        ("MariaDB", (10, 5, 27), True),
+        ("MariaDB", (10, 6, 1), False),
+        ("postgresql", (), False),
+    ],
+)
+def test_a_database_that_cannot_claim_jobs_is_an_error(product, version, is_too_old):
+    found = store_checks.too_old(product, version)
+    assert [each.id for each in found] == ["djtasks.E013"] * is_too_old
+    assert all(f"{product} {'.'.join(map(str, version))}; djtasks needs" in each.msg and each.hint for each in found)
+
+
+def test_the_databases_of_the_tests_are_new_enough(database):
+    assert store_checks.check_version(databases=[database]) == []
+    assert store_checks.check_version(databases=None) == []
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_another_database_with_tables_is_passed_in_silence(database):
+    assert store_checks.check_tables(databases=[database]) == []
+
+
+def test_another_database_without_tables_is_warned_of(tmp_path):
+    site = Site(tmp_path)
+    site.settings(more='DATABASES["jobs"] = {**DATABASES["default"], "NAME": "jobs.sqlite3"}', DATABASE="jobs")
+    said = site.manage("check", "--database", "jobs").stderr
+    assert "djtasks.W009" in said
+    assert "manage.py migrate djtasks --database=jobs" in said
+    assert "W009" not in site.manage("check").stderr
+
+
+def test_each_check_is_in_the_list_of_the_documents():
+    root = Path(ours.__file__).parent
+    found = [re.findall(r'id="(djtasks\.[EW]\d+)"', path.read_text()) for path in root.rglob("*.py")]
+    listed = re.findall(r"^\| `(djtasks\.[EW]\d+)`", (root.parent / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted({code for each in found for code in each}) == sorted(listed)

@@ -1,6 +1,7 @@
 """`manage.py djtasks`: what it prints, of whatever broker."""
 
 import json
+import re
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -8,11 +9,13 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from djtasks import encoding, shared_task
+from djtasks import encoding, restraint, shared_task
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Delivery, Message, new_id
-from djtasks.models import Job, PeriodicTask, Queue, Worker
+from djtasks.models import Job, Limit, PeriodicTask, Queue, Worker
+from djtasks.testing import run_jobs
+from tests import tasks
 from tests.site import Site
 
 pytestmark = pytest.mark.every_broker
@@ -77,6 +80,7 @@ def test_where_there_is_no_queue_it_says_so(broker):
 def test_queues_are_printed_for_programs_too(broker):
     enqueue(message(), message(countdown=60))
     size = {"queue": "mail", "ready": 1, "scheduled": 1, "running": 0, "paused": False, "workers": 0}
+    size |= {"more_ready": False, "more_scheduled": False}
     size |= {"default_priority": None, "aging": None, "is_unserved": True, "has_senders": True}
     assert as_json("queues") == [size]
     assert json.loads("\n".join(djtasks("queues", json=True))) == [size]
@@ -148,6 +152,9 @@ def test_a_queue_is_not_set_to_what_makes_no_sense(database, arguments, why):
 def test_a_queue_is_paused_and_resumed(broker):
     enqueue(message())
     assert djtasks("pause", "mail") == ["mail is paused. What runs goes on."]
+    assert re.fullmatch(
+        r"Paused by \S+, (just now|\d+ s ago)\. No live worker serves it\.", cells(djtasks("queues")[1])[-1]
+    )
     assert broker.claim("mail", limit=1, worker="w.1") == []
     assert as_json("resume", "mail") == {"queue": "mail", "paused": False}
     assert len(broker.claim("mail", limit=1, worker="w.1")) == 1
@@ -391,3 +398,152 @@ def test_missing_tables_are_an_error_that_says_what_to_do(tmp_path):
     assert finished.returncode == 1
     assert "manage.py migrate djtasks" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+# Limits
+
+
+@pytest.fixture
+def limited(own_tasks, database):
+    @shared_task(name="shop.tasks.sync", rate_limit="10/m", max_concurrency=3)
+    def sync():
+        pass
+
+    Limit.objects.all().declare(restraint.declared([sync]))
+    return sync
+
+
+def test_the_limits_are_listed_and_a_rate_can_be_changed_and_given_back_to_the_code(limited):
+    assert djtasks("rate")[1].split() == ["shop.tasks.sync", "10/m", "10/m", "3", "0", "0", "-"]
+    assert djtasks("rate", "shop.tasks.sync", "5/h") == [
+        "The rate of shop.tasks.sync is 5/h. Workers heed it within seconds."
+    ]
+    (told,) = as_json("rate")
+    assert (told["in_force"], told["declared"], told["rate"], told["places"]) == ("5/h", "10/m", "5/h", 3)
+    djtasks("rate", "shop.tasks.sync", "none")
+    assert as_json("rate", "shop.tasks.sync")[0]["in_force"] == ""
+    djtasks("rate", "shop.tasks.sync", "code")
+    assert as_json("rate", "shop.tasks.sync")[0]["in_force"] == "10/m"
+
+
+def test_what_waits_for_a_rate_is_counted(limited):
+    sent = enqueue(*(message(task="shop.tasks.sync") for _ in range(3)))
+    broker = get_broker()
+    broker.defer(broker.claim("mail", limit=3, worker="w"), "shop.tasks.sync", 60.0, ahead=0.0, most=1)
+    assert as_json("rate")[0]["waiting"] == 2
+    assert len(broker.waits(sent)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("shop.tasks.sync", "10 a minute"), "A rate is written as '10/s'"),
+        (("shop.tasks.sync", "0/s"), "A rate is written as '10/s'"),
+        (("shop.tasks.snyc", "10/m"), "No task 'shop.tasks.snyc' is known here. Did you mean 'shop.tasks.sync'?"),
+    ],
+)
+def test_a_rate_that_is_none_and_a_task_that_nobody_knows_are_errors(limited, arguments, told):
+    with pytest.raises(CommandError, match=re.escape(told)):
+        djtasks("rate", *arguments)
+
+
+def test_without_limits_the_command_says_where_they_come_from(database):
+    assert djtasks("rate") == ["No limit is known. Workers tell those that stand in the code when they start."]
+
+
+# Sending, cancelling, and what has come of it
+
+
+def test_call_sends_a_job_and_prints_its_id(database):
+    (job_id,) = djtasks("call", "tests.tasks.add", "-a", "[1]", "-k", '{"y": 2}', "--queue", "sums")
+    (delivery,) = get_broker().peek("sums")
+    assert (delivery.id, delivery.message.args, delivery.message.kwargs) == (job_id, "[1]", '{"y":2}')
+
+
+def test_call_takes_times_and_priority_and_tasks_that_are_known_elsewhere(database):
+    eta = "2031-01-31T12:00:00+01:00"
+    djtasks("call", "elsewhere.mail", "--eta", eta, "--priority", "7", "--queue", "mail")
+    djtasks("call", "elsewhere.mail", "--countdown", "3600", "--queue", "mail")
+    soon, later = get_broker().peek("mail", scheduled=True)
+    assert (later.message.priority, later.message.eta) == (7, datetime.fromisoformat(eta))
+    assert soon.message.eta < datetime.now(UTC) + timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-a", "1"], "-a must be a JSON list"),
+        (["-k", "[]"], "-k must be a JSON object"),
+        (["-a", "no"], "is no JSON"),
+        (["-a", "[1, 2, 3]"], "too many positional arguments"),
+    ],
+)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_call_says_what_is_wrong_with_the_arguments(database, arguments, said):
+    with pytest.raises(CommandError, match=said):
+        djtasks("call", "tests.tasks.add", *arguments)
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_call_waits_for_the_result_if_asked_to(database, start_worker):
+    start_worker("-c", "1")
+    assert djtasks("call", "tests.tasks.add", "-a", "[20, 22]", "--wait") == ["SUCCESS: 42"]
+    with pytest.raises(CommandError, match="has not ended within 0"):
+        djtasks("call", "tests.tasks.sleep", "-a", "[5]", "--wait", "0.1")
+
+
+def test_result_tells_what_has_come_of_a_job(database):
+    good, bad = tasks.add.delay(1, 2), tasks.fail.delay()
+    run_jobs()
+    assert djtasks("result", good.id) == ["SUCCESS: 3"]
+    assert djtasks("result", bad.id)[-1] == "ValueError: ('broken', 42)"
+    found = as_json("result", bad.id)
+    assert (found["state"], found["result"], found["error"]) == ("FAILURE", None, "ValueError('broken', 42)")
+    with pytest.raises(CommandError, match="No row tells of unknown"):
+        djtasks("result", "unknown")
+
+
+def test_revoke_cancels_what_waits(database):
+    ended, waits = tasks.noop.delay(), None
+    run_jobs()
+    waits = tasks.noop.delay()
+    assert djtasks("revoke", waits.id, ended.id) == ["1 job(s) will not run any more. 1 had ended before."]
+    run_jobs()
+    assert waits.state == "REVOKED"
+    with pytest.raises(CommandError, match="no signal 'SIGWHAT'"):
+        djtasks("revoke", waits.id, "--terminate", "--signal", "SIGWHAT")
+
+
+# Workers
+
+
+def test_status_lists_the_workers_that_live(database):
+    with pytest.raises(SystemExit):
+        djtasks("status")
+    live_worker(queues=["mail"])
+    head, line = djtasks("status")
+    assert cells(head)[:4] == ["worker", "process", "pool", "jobs at a time"]
+    assert cells(line)[:5] == ["w", "1", "solo", "1", "mail"]
+    assert as_json("status")[0]["queues"] == ["mail"]
+
+
+def test_inspect_tells_what_runs_who_knows_what_and_what_was_done(database):
+    worker = live_worker(tasks='["shop.tasks.export", "tests.tasks.add"]', processed=7, failed=1)
+    Job.objects.create(
+        id="x", task="shop.tasks.export", queue="mail", state="STARTED", worker=f"{worker.pk}.1",
+        started_at=datetime.now(UTC),
+    )  # fmt: skip
+    assert cells(djtasks("inspect", "active")[1])[:4] == ["x", "shop.tasks.export", "mail", "STARTED"]
+    assert as_json("inspect", "active")[0]["worker"] == "w"
+    known = {line[0]: line[1:] for line in map(cells, djtasks("inspect", "registered"))}
+    assert known["shop.tasks.export"] == ["no", "w"]
+    assert known["tests.tasks.add"] == ["yes", "w"]
+    assert known["tests.tasks.noop"] == ["yes", "nobody"]
+    assert cells(djtasks("inspect", "stats")[1])[:5] == ["w", "1", "7", "1", "1"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_inspect_says_so_if_there_is_nothing(database):
+    assert djtasks("inspect", "active") == ["Nothing runs."]
+    assert djtasks("inspect", "stats") == ["No worker lives. Start one: manage.py runworker"]

@@ -18,6 +18,7 @@ from djtasks.failure import LONGEST_TEXT, call_of, failure_of
 from djtasks.message import VERSION, Failure, Message, new_id
 from djtasks.models import Job
 from djtasks.result import exception_of
+from djtasks.testing import run_jobs
 from tests import tasks
 from tests.executing import execute, execute_message
 
@@ -884,3 +885,29 @@ def test_an_exception_whose_module_is_no_text_for_a_database_is_stored_escaped()
         __module__ = "odd\ud800\x00"
 
     assert failure_of(Odd()).kind.startswith("odd\\ud800\\x00.")
+
+
+# Where it came from
+
+
+def send_it():
+    return tasks.fail.delay()
+
+
+def test_a_failure_tells_where_its_job_was_sent_from_if_that_is_noted(db, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "TRACE_ENQUEUE": True}
+    result = send_it()
+    run_jobs()
+    told = result.traceback
+    assert told.startswith("Sent from (most recent call last):\n")
+    origin, _, trace = told.partition("Traceback (most recent call last):")
+    assert "in send_it\n    return tasks.fail.delay()" in origin
+    assert "djtasks/task.py" not in origin
+    assert trace.rstrip().endswith("ValueError: ('broken', 42)")
+
+
+def test_where_a_job_was_sent_from_is_not_noted_unless_asked_for(db):
+    result = send_it()
+    run_jobs()
+    assert result.traceback.startswith("Traceback")
+    assert Job.objects.get().options == "{}"

@@ -205,7 +205,7 @@ def test_what_is_sent_one_after_another_in_a_transaction_goes_in_one_call(databa
     on_commit(settings, mode)
     batches = []
     real = RedisBroker.enqueue
-    monkeypatch.setattr(RedisBroker, "enqueue", lambda self, batch: (batches.append(len(batch)), real(self, batch)))
+    monkeypatch.setattr(RedisBroker, "enqueue", lambda self, batch: batches.append(len(batch)) or real(self, batch))
     with transaction.atomic(using=database):
         for _ in range(20):
             tasks.noop.delay()

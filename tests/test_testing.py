@@ -119,7 +119,7 @@ def test_jobs_run_in_the_order_of_their_priorities():
 
 
 def test_a_job_that_sends_itself_for_ever_is_noticed(monkeypatch):
-    monkeypatch.setattr("djtasks.testing.MOST_RUNS", 20)
+    monkeypatch.setattr("djtasks.testing.running.MOST_RUNS", 20)
 
     @shared_task
     def endless():

@@ -18,6 +18,7 @@ class Peer(ABC):
     results: ClassVar[bool] = True  # whether `result` can be asked
     composes: ClassVar[bool] = False  # whether `chord` and `chain` can
     schedules: ClassVar[bool] = False  # whether `schedule` can
+    limits: ClassVar[bool] = False  # whether `send_limited` can
 
     def prepare(self) -> None:
         """Leave empty queues, whatever a run that was killed has left."""
@@ -33,6 +34,10 @@ class Peer(ABC):
     @abstractmethod
     def send_many(self, numbers: Sequence[int]) -> None:
         """Enqueue many jobs in the fastest way that the peer offers."""
+
+    def send_limited(self, kind: str, numbers: Sequence[int]) -> None:
+        """`send_many` of jobs that are "plain", "rated", "placed" or "unique"; nothing holds them back."""
+        raise NotImplementedError
 
     def result(self, handle: Any) -> Any:
         """Wait for the result of a job that `send` gave the handle on. Raises an exception after 10 s."""

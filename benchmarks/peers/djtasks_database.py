@@ -17,6 +17,7 @@ class Djtasks(Peer):
 
     composes: ClassVar[bool] = True
     schedules: ClassVar[bool] = True
+    limits: ClassVar[bool] = True
 
     def prepare(self) -> None:
         databases.create()
@@ -29,6 +30,9 @@ class Djtasks(Peer):
 
     def send_many(self, numbers: Sequence[int]) -> None:
         tasks.mark.enqueue_many([(number,) for number in numbers])
+
+    def send_limited(self, kind: str, numbers: Sequence[int]) -> None:
+        tasks.LIMITED[kind].enqueue_many([(number,) for number in numbers])
 
     def result(self, handle: AsyncResult[int]) -> int:
         return handle.get(timeout=10)

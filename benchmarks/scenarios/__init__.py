@@ -6,7 +6,7 @@ In this order, each goes on from where the last one ended: what is enqueued is w
 from types import ModuleType
 from typing import Final
 
-from benchmarks.scenarios import bulk, canvas, drain, enqueue, pick_up, round_trip, schedules
+from benchmarks.scenarios import bulk, canvas, drain, enqueue, limits, pick_up, round_trip, schedules
 
 SCENARIOS: Final[dict[str, ModuleType]] = {
     "enqueue": enqueue,
@@ -15,5 +15,6 @@ SCENARIOS: Final[dict[str, ModuleType]] = {
     "pick-up": pick_up,
     "round-trip": round_trip,
     "canvas": canvas,
+    "limits": limits,
     "schedules": schedules,
 }

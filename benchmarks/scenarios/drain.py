@@ -26,14 +26,14 @@ def measure(bench: Bench) -> Values:
     bench.wait_for(before + 1)
     cpu, begun = worker.cpu(), bench.marks.count() - before
     bench.wait_for(before + jobs)
-    ended = _last_result(bench)
+    ended = last_result(bench)
     cpu = worker.cpu() - cpu
     marks = sorted(moment for _, moment in bench.marks.since(before))
     seconds = ((ended or marks[-1]) - marks[0]) / 1e9
     return {"drain": jobs / seconds, "cpu": cpu * 1e6 / max(1, jobs - begun), "memory": worker.memory()}
 
 
-def _last_result(bench: Bench) -> int | None:
+def last_result(bench: Bench) -> int | None:
     """When all results are stored: CLOCK_MONOTONIC in ns; None if the peer stores none."""
     deadline = time.monotonic() + PATIENCE
     while (stored := bench.peer.settled()) is not None and stored < bench.sent:

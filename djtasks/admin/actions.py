@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
-from djtasks import control, states
-from djtasks.conf import settings
+from djtasks import bulk, states
+from djtasks.bulk import Deed
 from djtasks.models import Job
-
-MOST_AT_ONCE: Final = 500  # jobs; a form may have no more than 1000 fields (DATA_UPLOAD_MAX_NUMBER_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
 class JobAction:
-    """One thing that can be done to jobs. `act` takes the rows that it is for and returns how many it did."""
+    """One thing that can be done to jobs, as it is shown and said."""
 
-    name: str  # in URLs
+    deed: Deed
     choice: str  # the name of the admin action
     label: Promise | str  # on a button
     title: Promise | str
@@ -35,55 +32,33 @@ class JobAction:
     note: Promise | str  # in the log
     permission: str
     flag: int
-    for_finished: bool  # or else for unfinished ones
-    act: Callable[[Sequence[Job]], int]
-    for_running: bool = False  # of the unfinished ones only for these, whether or not they were cancelled
+
+    @property
+    def name(self) -> str:
+        """What it is called in URLs."""
+        return self.deed.name
 
     def is_allowed(self, request: HttpRequest) -> bool:
         """Whether whoever asks may do it."""
         return request.user.is_active and request.user.has_perm(f"djtasks.{self.permission}")
 
-    def fits(self, job: Job) -> bool:
-        """Whether the job, as it stands, is one that it is for."""
-        if self.for_finished:
-            return job.is_finished
-        if self.for_running:
-            return job.state in states.RUNNING
-        return job.state not in states.SETTLED and not job.revoked
+    def is_for(self, state: str) -> bool:
+        """Whether there may be jobs in that state that it is for."""
+        return self.deed.fits(Job(state=state))
 
     def perform(self, request: HttpRequest, ids: Sequence[str]) -> int:
         """Do it to those of these jobs that it is for at this moment, and log it. Raises BrokerUnavailable."""
         rows = Job.objects.filter(pk__in=ids)
-        fitting = Q(state__in=states.FINISHED) if self.for_finished else ~Q(state__in=states.SETTLED)
+        fitting = Q(state__in=states.FINISHED) if self.deed.for_finished else ~Q(state__in=states.SETTLED)
         jobs = list(rows.filter(fitting).only("id", "task"))
-        count = self.act(jobs) if jobs else 0
+        count = self.deed.act([job.pk for job in jobs]) if jobs else 0
         if count:
             LogEntry.objects.log_actions(request.user.pk, jobs, self.flag, str(self.note))  # type: ignore[arg-type]
         return count
 
 
-def _retry(jobs: Sequence[Job]) -> int:
-    return control.retry([job.pk for job in jobs])
-
-
-def _cancel(jobs: Sequence[Job]) -> int:
-    return control.revoke([job.pk for job in jobs])
-
-
-def _stop(jobs: Sequence[Job]) -> int:
-    return control.revoke([job.pk for job in jobs], terminate=True)
-
-
-def _delete(jobs: Sequence[Job]) -> int:
-    """Delete what is finished when it is deleted: a job may have been retried since it was shown."""
-    with transaction.atomic(using=settings.DATABASE):
-        finished = Job.objects.finished().filter(pk__in=[job.pk for job in jobs]).select_for_update()
-        count, _rows = Job.objects.finished().filter(pk__in=[job.pk for job in finished.only("id")]).delete()
-    return int(count)
-
-
 RETRY: Final = JobAction(
-    name="retry",
+    deed=bulk.RETRY,
     choice="retry_jobs",
     label=_("Retry"),
     title=_("Retry jobs"),
@@ -95,11 +70,9 @@ RETRY: Final = JobAction(
     note=_("Retried."),
     permission="retry_job",
     flag=CHANGE,
-    for_finished=True,
-    act=_retry,
 )
 CANCEL: Final = JobAction(
-    name="cancel",
+    deed=bulk.CANCEL,
     choice="cancel_jobs",
     label=_("Cancel"),
     title=_("Cancel jobs"),
@@ -115,11 +88,9 @@ CANCEL: Final = JobAction(
     note=_("Cancelled."),
     permission="revoke_job",
     flag=CHANGE,
-    for_finished=False,
-    act=_cancel,
 )
 STOP: Final = JobAction(
-    name="stop",
+    deed=bulk.STOP,
     choice="stop_jobs",
     label=_("Cancel and stop"),
     title=_("Cancel jobs that run, and stop them"),
@@ -138,12 +109,9 @@ STOP: Final = JobAction(
     note=_("Cancelled and stopped."),
     permission="revoke_job",
     flag=CHANGE,
-    for_finished=False,
-    act=_stop,
-    for_running=True,
 )
 DELETE: Final = JobAction(
-    name="delete",
+    deed=bulk.DELETE,
     choice="delete_selected",  # takes the place of Django's own, which knows nothing of states
     label=_("Delete"),
     title=_("Delete finished jobs"),
@@ -155,7 +123,5 @@ DELETE: Final = JobAction(
     note=_("Deleted."),
     permission="delete_job",
     flag=DELETION,
-    for_finished=True,
-    act=_delete,
 )
 ALL: Final = (RETRY, CANCEL, STOP, DELETE)

@@ -2,80 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_safe
 
-from djtasks.admin import actions, listing, page
+from djtasks import bulk, selection
+from djtasks.admin import actions, again, all_jobs, dashboard, listing, page
 from djtasks.admin.actions import JobAction
+from djtasks.admin.app_admin import ReadOnlyAdmin
 from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
+from djtasks.admin.source import copies
+from djtasks.admin.timeline import timeline
 from djtasks.admin.tree import Links, tree
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, PeriodicTask, Queue
+from djtasks.why import why
 
+REFRESH = 2  # seconds in which the page of a job that has not ended is renewed
 LONGEST_SUMMARY = 100  # jobs that a confirmation names
-
-
-class AppAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
-    """The pages of one of the app's models, on any admin site."""
-
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-
-    class Media:
-        css: ClassVar[dict[str, list[str]]] = {"all": ["djtasks/admin.css"]}
-        js: ClassVar[list[str]] = ["djtasks/admin.js"]
-
-    def url(self, name: str, *args: str) -> str:
-        """The address of a page of this model on this admin site."""
-        return reverse(
-            f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}",
-            args=[quote(each) for each in args],
-            current_app=self.admin_site.name,
-        )
-
-    def page_context(self, request: HttpRequest) -> dict[str, Any]:
-        """What the templates of Django's own pages need."""
-        return {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": self.has_view_permission(request),
-            "changelist_url": self.url("changelist"),
-        }
-
-    def url_elsewhere(self, request: HttpRequest, model: type[Model], page: str, *args: Any) -> str:
-        """The address of a page of another of the app's models; '' for those who may not see it."""
-        model_admin = self.admin_site._registry.get(model)
-        if model_admin is None or not model_admin.has_view_permission(request):
-            return ""
-        name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}"
-        return reverse(name, args=[quote(each) for each in args], current_app=self.admin_site.name)
-
-
-class ReadOnlyAdmin(AppAdmin):
-    """Nothing is added or changed by hand."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class JobAdmin(ReadOnlyAdmin):
@@ -84,8 +44,8 @@ class JobAdmin(ReadOnlyAdmin):
         "shown_task",
         "shown_queue",
         "enqueued",
-        "finished",
         "shown_run_time",
+        "finished",
         "shown_worker",
         "started",
         "shown_priority",  # last: a narrow page shows the first ones, the others by scrolling
@@ -94,9 +54,11 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter = (
         listing.StateFilter,
         listing.EnqueuedFilter,
+        listing.EndedFilter,
+        listing.LongerFilter,
         listing.QueueFilter,
-        listing.TaskFilter,
         listing.WorkerFilter,
+        listing.TaskFilter,
         listing.GroupFilter,
         listing.RootFilter,
         listing.ParentFilter,
@@ -106,8 +68,7 @@ class JobAdmin(ReadOnlyAdmin):
     sortable_by = ()
     ordering = ("-id",)
     search_fields = ("id", "task")
-    search_help_text = gettext_lazy("An id or its beginning, or a task")
-    paginator = listing.CappedPaginator
+    search_help_text = gettext_lazy("An id or its beginning; or a part of a task, of an error, of arguments")
     actions = (actions.RETRY.choice, actions.CANCEL.choice, actions.STOP.choice, actions.DELETE.choice)
     change_list_template = "admin/djtasks/job/change_list.html"
     change_form_template = "admin/djtasks/job/change_form.html"
@@ -120,6 +81,8 @@ class JobAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("task"))
     def shown_task(self, job: Job) -> SafeString:
+        if not job.task:  # unreadable, or cancelled before it came
+            return format_html('<span class="djtasks-module">{}</span>', job.pk)
         module, _dot, name = job.task.rpartition(".")
         return format_html('{} <span class="djtasks-module">{}</span>', name, module)
 
@@ -155,9 +118,17 @@ class JobAdmin(ReadOnlyAdmin):
         context = {
             "queues_url": self._queues_url(request),
             "waits_elsewhere": not get_broker().transactional,
+            "looked_through": _("Only the newest %(count)s that the filters leave were looked through for the rest.")
+            % {"count": f"{selection.LOOKED_THROUGH:,}"},
+            "for_all": all_jobs.offered(request, self, listing.selection_of(request)),
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
+
+    @property
+    def shows_all_jobs(self) -> bool:
+        """Whether everybody who may see jobs sees all of them, on this site."""
+        return type(self).get_queryset is admin.ModelAdmin.get_queryset
 
     def _queues_url(self, request: HttpRequest) -> str:
         return self.url_elsewhere(request, Queue, "changelist")
@@ -172,7 +143,7 @@ class JobAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        return listing.search(queryset, search_term), False
+        return queryset, False  # the list of jobs seeks by itself
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in listing.LOOKUPS
@@ -186,10 +157,9 @@ class JobAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request, job):
             raise PermissionDenied
         if job is None:
-            return self._missing(request, object_id)
-        request.current_app = self.admin_site.name  # as Django's own views do
-        context = {**self.page_context(request), **self._context_of(request, job), **(extra_context or {})}
-        return TemplateResponse(request, self.change_form_template, context)
+            return self.missing(request, object_id)
+        context = {**self._context_of(request, job), **(extra_context or {})}
+        return self.response(request, self.change_form_template, context)
 
     def _context_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_read = request.user.has_perm("djtasks.view_job_arguments")
@@ -198,27 +168,51 @@ class JobAdmin(ReadOnlyAdmin):
             "title": _("Job"),
             "original": job,
             "job": job,
+            "fragment_url": self.url("live", job.pk),
+            "refresh": REFRESH,
+            "timeline": timeline(job),
             "pill": state_pill(job),
+            "reasons": [] if job.is_finished else why(job.pk),
             "facts": page.facts(job, self._schedule_url(request, job) if job.periodic_task else ""),
             "private": page.private(job) if may_read else None,
             "attempts": attempts,
             "raw_attempts": raw_attempts,
+            "copies": copies(job) if may_read else None,
             "tree": tree(job, Links(partial(self.url, "change"), self._list_url)),
-            "buttons": [
-                (each, self.url(each.name, job.pk))
-                for each in actions.ALL
-                if each.fits(job) and each.is_allowed(request)
-            ],
+            "buttons": self._buttons(request, job),
             "history_url": self.url("history", job.pk),
         }
+
+    def _buttons(self, request: HttpRequest, job: Job) -> list[tuple[str, Promise | str, str]]:
+        """What may be done now: a word for it in the markup, its label, its address."""
+        found: list[tuple[str, Promise | str, str]] = [
+            (each.name, each.label, self.url(each.name, job.pk))
+            for each in actions.ALL
+            if each.deed.fits(job) and each.is_allowed(request) and (job.keeps_arguments or each is not actions.RETRY)
+        ]
+        if again.is_offered(request, job):
+            found.append(("again", again.LABEL, self.url("again", job.pk)))
+        return found
+
+    def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """A piece of HTML: the page of the job as it is now."""
+        job = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        if job is None:
+            raise Http404
+        request.current_app = self.admin_site.name
+        context = self._context_of(request, job)
+        return HttpResponse(render_to_string("admin/djtasks/job/_job.html", context, request=request))
 
     def _list_url(self, query: Mapping[str, str]) -> str:
         return f"{self.url('changelist')}?{urlencode(query)}"
 
-    def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
         job_id = unquote(object_id)
         if _waits_without_row(job_id):
             text = _("Job %(id)s waits, and has no row until it runs. What waits, in its order, stands here by queue.")
+            text = f"{text} {' '.join(each.text.replace('%', '%%') for each in why(job_id))}"
             address = self._queues_url(request) or self.url("changelist")
         else:
             text = _("There is no job %(id)s. Its row may have been deleted after RESULT_EXPIRES.")
@@ -254,14 +248,12 @@ class JobAdmin(ReadOnlyAdmin):
         return self._act_on_many(request, actions.DELETE, queryset)
 
     def get_urls(self) -> list[Any]:
-        return [
-            path(
-                f"<path:object_id>/{action.name}/",
-                self.admin_site.admin_view(partial(self.act_view, action=action)),
-                name=f"{self.opts.app_label}_{self.opts.model_name}_{action.name}",
-            )
-            for action in actions.ALL
-        ] + super().get_urls()
+        of_one: dict[str, Callable[..., HttpResponse]] = {
+            "again": partial(again.again_view, job_admin=self),
+            "live": require_safe(self.live_view),
+            **{each.name: partial(self.act_view, action=each) for each in actions.ALL},
+        }
+        return [*dashboard.urls(self), *all_jobs.urls(self), *self.paths_of_one(of_one), *super().get_urls()]
 
     def act_view(self, request: HttpRequest, object_id: str, action: JobAction) -> HttpResponse:
         """Ask whether to do it to one job; do it on POST."""
@@ -269,7 +261,7 @@ class JobAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         job = self.get_object(request, unquote(object_id))
         if job is None:
-            return self._missing(request, object_id)
+            return self.missing(request, object_id)
         back = self.url("change", job.pk)
         if request.method == "POST":
             self._perform(request, action, [job.pk])
@@ -281,9 +273,11 @@ class JobAdmin(ReadOnlyAdmin):
         if not action.is_allowed(request):
             raise PermissionDenied
         back = request.get_full_path()
-        jobs = list(queryset.order_by("-id")[: actions.MOST_AT_ONCE + 1])
+        if request.POST.get("select_across") == "1":
+            return all_jobs.all_view(request, action, self)
+        jobs = list(queryset.order_by("-id")[: bulk.MOST_AT_ONCE + 1])
         if request.POST.get("confirmed"):
-            self._perform(request, action, [job.pk for job in jobs[: actions.MOST_AT_ONCE]])
+            self._perform(request, action, [job.pk for job in jobs[: bulk.MOST_AT_ONCE]])
             return HttpResponseRedirect(back)
         return self._ask(request, action, jobs, back)
 
@@ -296,13 +290,11 @@ class JobAdmin(ReadOnlyAdmin):
         self.message_user(request, action.done % count, messages.SUCCESS if count else messages.WARNING)
 
     def _ask(self, request: HttpRequest, action: JobAction, jobs: list[Job], back: str) -> HttpResponse:
-        is_too_many = len(jobs) > actions.MOST_AT_ONCE
-        jobs = jobs[: actions.MOST_AT_ONCE]
-        touched = [job for job in jobs if action.fits(job)]
+        is_too_many = len(jobs) > bulk.MOST_AT_ONCE
+        jobs = jobs[: bulk.MOST_AT_ONCE]
+        touched = [job for job in jobs if action.deed.fits(job)]
         rest = len(jobs) - len(touched)
-        request.current_app = self.admin_site.name
         context = {
-            **self.page_context(request),
             "title": action.title,
             "original": action.title,
             "action": action,
@@ -310,11 +302,11 @@ class JobAdmin(ReadOnlyAdmin):
             "ids": [job.pk for job in touched],
             "unnamed": max(0, len(touched) - LONGEST_SUMMARY),
             "left_alone": action.left_alone % rest if rest else "",
-            "most_at_once": actions.MOST_AT_ONCE if is_too_many else None,
+            "most_at_once": bulk.MOST_AT_ONCE if is_too_many else None,
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "back_url": back,
         }
-        return TemplateResponse(request, "admin/djtasks/job/confirm.html", context)
+        return self.response(request, "admin/djtasks/job/confirm.html", context)
 
 
 def _waits_without_row(job_id: str) -> bool:

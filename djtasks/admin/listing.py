@@ -1,24 +1,28 @@
-"""The list of jobs: its filters, its search and its limits, made so that it answers on millions of rows."""
+"""The list of jobs: its filters and its pages, made so that it answers on millions of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.functional import cached_property
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from djtasks import registry, states
+from djtasks import registry, selection
 from djtasks.conf import settings
 from djtasks.models import Job, Queue, Worker
+from djtasks.selection import Selection, Window, starts_with
 
-LONGEST_LIST: Final = 10_000  # jobs that are counted and paged through
+__all__ = ["JobChangeList", "starts_with", "worker_names"]
+
 RECENT: Final = 1_000  # newest jobs that are looked at for names of queues
 MOST_CHOICES: Final = 100  # of one filter
 NOT_LISTED: Final = (
@@ -34,38 +38,141 @@ NOT_LISTED: Final = (
     "options",
 )
 # Any other lookup would let people search what they may not see, or the whole table.
-LOOKUPS: Final = frozenset(
-    {"state", "enqueued", "queue", "task", "worker", "parent_id", "root_id", "group_id", "periodic_task"}
-)
-_AFTER_ASCII: Final = "\x7f"
+LOOKUPS: Final = frozenset(selection.NAMES) - {"q"}
+OLDER: Final = "before"  # in addresses: the jobs after this one, as they are listed
+NEWER: Final = "after"
 
 
-class CappedPaginator(Paginator):  # type: ignore[type-arg]  # no generic at run time
-    """Counts no further than `LONGEST_LIST`."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page of the list begins or ends: at a job, of which the order's column and the id are given."""
 
-    @cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin gives nothing else
-        return rows.order_by()[:LONGEST_LIST].count()
+    moment: datetime | None
+    pk: str
+
+    @classmethod
+    def of(cls, job: Job, window: Window) -> Place:
+        return cls(None if window.order == "id" else getattr(job, window.order), job.pk)
+
+    @classmethod
+    def read(cls, text: str, window: Window) -> Place | None:
+        """What `str` of a place has written; None for anything else."""
+        text = text.replace("\x00", "")  # which PostgreSQL refuses
+        if window.order == "id":
+            return cls(None, text) if text else None
+        written, _space, pk = text.partition(" ")
+        try:
+            moment = datetime.fromisoformat(written)
+        except ValueError:
+            return None
+        return cls(moment, pk) if moment.tzinfo else None
 
     @property
-    def is_capped(self) -> bool:
-        """Whether there may be more than what is listed."""
-        return self.count >= LONGEST_LIST
+    def key(self) -> tuple[Any, str]:
+        """What it is ordered by."""
+        return (self.pk, self.pk) if self.moment is None else (self.moment, self.pk)
+
+    def __str__(self) -> str:
+        return self.pk if self.moment is None else f"{self.moment.isoformat()} {self.pk}"
+
+    def condition(self, window: Window, side: str) -> Q:
+        """Jobs on one side of it: "lt" or "gt"."""
+        if self.moment is None:
+            return Q(**{f"id__{side}": self.pk})
+        column = window.order
+        beside = Q(**{f"{column}__{side}": self.moment}) | Q(**{column: self.moment, f"id__{side}": self.pk})
+        return Q(**{f"{column}__{side}e": self.moment}) & beside  # the first for the index
 
 
 class JobChangeList(ChangeList):
-    """Jobs without their big texts, and with the names of their workers."""
+    """Jobs without their big texts, and with the names of their workers; a page begins where another has ended."""
+
+    selection: Selection
+    window: Window
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        return super().get_queryset(request, exclude_parameters).defer(*NOT_LISTED)
+        for name in (OLDER, NEWER):  # of links and filters they are no part, as the number of a page is not
+            self.params.pop(name, None)
+            self.filter_params.pop(name, None)
+        found = super().get_queryset(request, exclude_parameters)
+        self.selection = selection_of(request)
+        self.window = self.selection.window()
+        matching: QuerySet[Any] = self.selection.matching(found)  # type: ignore[arg-type]
+        return matching.filter(self.window.condition).order_by(*self.window.ordering).defer(*NOT_LISTED)
 
     def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        self.result_list = list(self.result_list)
+        self.older = self.newer = ""
+        if self.window.is_sought:
+            self.result_list = self._sought(request.GET)
+        else:
+            self.counts = self.selection.counts()
+            self.result_list = self._page(request.GET)
+            self.result_count = self.queryset.order_by()[: selection.MOST_COUNTED].count()
+        # The number stands below the list, where it can be "10,000+".
+        self.full_result_count, self.show_full_result_count = self.result_count, False
+        self.show_admin_actions, self.can_show_all, self.multi_page = True, False, False
         names = worker_names(job.worker for job in self.result_list)
         for job in self.result_list:
             job.worker_name = names.get(job.worker, job.worker)
+
+    @property
+    def shown_count(self) -> str:
+        """How many match; '10,000+' if there may be more."""
+        return selection.shown(self.result_count, is_cut=self.window.is_cut)
+
+    def _sought(self, given: Mapping[str, str]) -> list[Job]:
+        """The page that is asked for, where jobs are looked through: once, for page and counts alike."""
+        columns = self.queryset.values_list(self.window.order, "pk", "state")
+        found = list(columns[: selection.MOST_COUNTED])
+        self.result_count = len(found)
+        self.counts = self._counts_of([state for _order, _pk, state in found])
+        size, places = self.list_per_page, [(order, pk) for order, pk, _state in found]
+        before, after = (Place.read(given.get(name, ""), self.window) for name in (OLDER, NEWER))
+        start = 0
+        if after:
+            start = max(0, sum(place > after.key for place in places) - size)
+        elif before:
+            start = sum(place >= before.key for place in places)
+        ids = [pk for _order, pk in places[start : start + size]]
+        rows = {job.pk: job for job in self.queryset.model._default_manager.filter(pk__in=ids).defer(*NOT_LISTED)}
+        jobs = [rows[pk] for pk in ids if pk in rows]
+        self._link(jobs, is_first=start == 0, is_last=start + size >= len(places))
+        return jobs
+
+    def _counts_of(self, found: list[str]) -> dict[str, str]:
+        """For each state the number to show; with a text only for that which is asked for: the others take as long."""
+        state = self.selection.given.get("state")
+        if state and "q" not in self.selection.given:
+            return self.selection.counts()
+        counts = selection.tally(found, self.window)
+        return {state: counts[state]} if state in counts else counts
+
+    def _page(self, given: Mapping[str, str]) -> list[Job]:
+        """The page that is asked for, where an index gives it."""
+        size = self.list_per_page
+        if after := Place.read(given.get(NEWER, ""), self.window):
+            jobs = list(self.queryset.filter(after.condition(self.window, "gt")).reverse()[: size + 1])
+            if len(jobs) >= size:
+                shown = jobs[:size][::-1]
+                self._link(shown, is_first=len(jobs) == size, is_last=False)
+                return shown
+        before = None if after else Place.read(given.get(OLDER, ""), self.window)
+        rest = self.queryset.filter(before.condition(self.window, "lt")) if before else self.queryset
+        jobs = list(rest[: size + 1])
+        self._link(jobs[:size], is_first=before is None, is_last=len(jobs) <= size)
+        return jobs[:size]
+
+    def _link(self, jobs: list[Job], *, is_first: bool, is_last: bool) -> None:
+        if jobs and not is_last:
+            self.older = self.get_query_string({OLDER: str(Place.of(jobs[-1], self.window))})
+        if not is_first:
+            newer = {NEWER: str(Place.of(jobs[0], self.window))} if jobs else {}
+            self.newer = self.get_query_string(newer)
+
+
+def selection_of(request: HttpRequest) -> Selection:
+    """The filters in the address."""
+    return Selection.read(request.GET, reads_arguments=request.user.has_perm("djtasks.view_job_arguments"))
 
 
 def worker_names(owners: Iterable[str]) -> dict[str, str]:
@@ -73,20 +180,6 @@ def worker_names(owners: Iterable[str]) -> dict[str, str]:
     ids = {owner: owner.partition(".")[0] for owner in owners if owner}
     hostnames = dict(Worker.objects.filter(pk__in=set(ids.values())).values_list("pk", "hostname")) if ids else {}
     return {owner: hostnames[boot_id] for owner, boot_id in ids.items() if boot_id in hostnames}
-
-
-def starts_with(field: str, prefix: str) -> Q:
-    """Rows whose ASCII `field` starts with `prefix`; as a range, which an index answers on every database."""
-    return Q(**{f"{field}__gte": prefix, f"{field}__lt": prefix + _AFTER_ASCII})
-
-
-def search(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
-    """Jobs by their id or its beginning, or by a task's name: a part of it if the task is known here."""
-    term = term.strip()
-    if not term:
-        return jobs
-    known = [name for name in registry.names() if term.lower() in name.lower()]
-    return jobs.filter(starts_with("id", term) | starts_with("task", term) | Q(task__in=known))
 
 
 class ChoiceFilter(admin.SimpleListFilter):
@@ -106,23 +199,45 @@ class ChoiceFilter(admin.SimpleListFilter):
         return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
-class StateFilter(ChoiceFilter):
+class JobFilter(ChoiceFilter):
+    """A filter of jobs: what it matches is for `Selection` to say."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset
+
+
+class StateFilter(JobFilter):
+    """Each state with the number of jobs in it that match all other filters."""
+
     title = _("state")
     parameter_name = "state"
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
-        return [(state, state) for state in (*states.WAITING, *states.RUNNING, *states.SETTLED)]
+        return [(state, state) for state in selection.STATES]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice, (state, _title) in zip(super().choices(changelist), [("", ""), *self.lookup_choices], strict=True):
+            if state in changelist.counts:
+                count = changelist.counts[state]
+                shown = format_html('{} <span class="djtasks-count">{}</span>', choice["display"], count)
+                choice = {**choice, "display": shown}
+            yield choice
 
 
-class TaskFilter(ChoiceFilter):
+def breakable(name: str) -> SafeString:
+    """A dotted name that a narrow column breaks behind its dots."""
+    return format_html_join(SafeString(".<wbr>"), "{}", ((piece,) for piece in name.split(".")))
+
+
+class TaskFilter(JobFilter):
     title = _("task")
     parameter_name = "task"
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
-        return [(name, name) for name in registry.names()]
+        return [(name, breakable(name)) for name in registry.names()]
 
 
-class QueueFilter(ChoiceFilter):
+class QueueFilter(JobFilter):
     """The queues that are set, that tasks name, or that recent jobs stood in."""
 
     title = _("queue")
@@ -136,7 +251,7 @@ class QueueFilter(ChoiceFilter):
         return [(name, name) for name in sorted(names)[:MOST_CHOICES]]
 
 
-class WorkerFilter(ChoiceFilter):
+class WorkerFilter(JobFilter):
     """The workers that were started last."""
 
     title = _("worker")
@@ -146,12 +261,8 @@ class WorkerFilter(ChoiceFilter):
         newest = Worker.objects.order_by("-started_at")[:MOST_CHOICES]
         return [(worker.pk, f"{worker.hostname} · {worker.pid}") for worker in newest]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        value = self.value()
-        return queryset.filter(Q(worker=value) | starts_with("worker", f"{value}.")) if value else queryset
 
-
-class _AskedFilter(ChoiceFilter):
+class _AskedFilter(JobFilter):
     """What only links lead to: it is offered where it is asked for, so that it can be seen and taken back."""
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
@@ -174,10 +285,6 @@ class RootFilter(_AskedFilter):
     title = _("workflow")
     parameter_name = "root_id"
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        value = self.value()
-        return queryset.filter(Q(root_id=value) | Q(pk=value)) if value else queryset
-
 
 class ScheduleFilter(_AskedFilter):
     """The runs of one schedule."""
@@ -186,17 +293,11 @@ class ScheduleFilter(_AskedFilter):
     parameter_name = "periodic_task"
 
 
-class EnqueuedFilter(admin.SimpleListFilter):
+class EnqueuedFilter(JobFilter):
     """Jobs of the last hour, day, …"""
 
     title = _("enqueued")
     parameter_name = "enqueued"
-    spans = {
-        "1h": timedelta(hours=1),
-        "24h": timedelta(days=1),
-        "7d": timedelta(days=7),
-        "30d": timedelta(days=30),
-    }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
         return [
@@ -206,6 +307,79 @@ class EnqueuedFilter(admin.SimpleListFilter):
             ("30d", _("In the last 30 days")),
         ]
 
+
+class TypedFilter(admin.ListFilter):
+    """What is typed into a small form, of one field or several: its `parameters`."""
+
+    parameters: tuple[str, ...] = ()
+
+    def __init__(self, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any) -> None:
+        super().__init__(request, params, model, model_admin)
+        given = {name: params.pop(name)[-1] for name in self.parameters if name in params}
+        self.given = Selection.read(given).given
+
+    def has_output(self) -> bool:
+        return True
+
+    def expected_parameters(self) -> list[str | None]:
+        return list(self.parameters)
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        span = self.spans.get(self.value() or "")
-        return queryset.filter(created_at__gte=datetime.now(UTC) - span) if span else queryset
+        return queryset
+
+    def form(self, changelist: Any) -> dict[str, Any]:
+        """What the template needs: the rest of the address as hidden fields, and the address without this filter."""
+        rest = [(name, value) for name, value in changelist.params.items() if name not in self.parameters]
+        return {"rest": rest, "values": self.values(), "reset": changelist.get_query_string(remove=[*self.parameters])}
+
+    def values(self) -> dict[str, str]:
+        """What stands in its fields."""
+        return {name: self.given.get(name, "") for name in self.parameters}
+
+
+class EndedFilter(TypedFilter):
+    """When jobs have ended, from and to."""
+
+    title = _("end")
+    template = "admin/djtasks/job/_ended_filter.html"
+    parameters = selection.ENDED
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        yield {**self.form(changelist), "selected": bool(self.given), "zone": timezone.get_current_timezone_name()}
+
+    def values(self) -> dict[str, str]:
+        shown = {}
+        for name, value in super().values().items():
+            moment = timezone.localtime(datetime.fromisoformat(value)) if value else None
+            shown[name] = moment.strftime("%Y-%m-%dT%H:%M") if moment else ""
+        return shown
+
+
+class LongerFilter(TypedFilter):
+    """Jobs that ran, or have been running, longer than so many seconds."""
+
+    title = _("run time")
+    template = "admin/djtasks/job/_longer_filter.html"
+    parameters = ("longer",)
+    presets = (("1", _("Over 1 s")), ("10", _("Over 10 s")), ("60", _("Over 1 min")), ("600", _("Over 10 min")))
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        asked, form = self.given.get("longer", ""), self.form(changelist)
+        yield {"query_string": form["reset"], "display": _("All"), "selected": not asked, **form}
+        for value, label in self.presets:
+            link = changelist.get_query_string({"longer": value})
+            yield {"query_string": link, "display": label, "selected": asked == value}
+
+
+LABELS: Final[Mapping[str, Any]] = {
+    **{
+        str(each.parameter_name): each.title
+        for each in (StateFilter, TaskFilter, QueueFilter, WorkerFilter, GroupFilter, ParentFilter, RootFilter)
+    },
+    str(ScheduleFilter.parameter_name): ScheduleFilter.title,
+    str(EnqueuedFilter.parameter_name): EnqueuedFilter.title,
+    "ended_from": _("ended from"),
+    "ended_to": _("ended until"),
+    "longer": _("run time over (seconds)"),
+    "q": _("search"),
+}

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from djtasks import encoding, registry
+from djtasks import encoding, registry, states
 from djtasks.admin.listing import worker_names
-from djtasks.admin.presentation import LOOKS, NOTHING, duration, exact_and_age, pill, pretty, run_time, shortened
-from djtasks.exceptions import MalformedMessage
-from djtasks.masking import masked, masked_call, masked_text, positional_names
+from djtasks.admin.presentation import (
+    LOOKS,
+    NOTHING,
+    duration,
+    exact_and_age,
+    pill,
+    pretty,
+    run_time,
+    shortened,
+    wait_text,
+)
+from djtasks.admin.trace import marked
+from djtasks.admin.value_tree import value_tree
+from djtasks.brokers import get_broker
+from djtasks.exceptions import BrokerUnavailable, MalformedMessage
+from djtasks.masking import DEEPEST, MASK, masked, masked_call, masked_text, positional_names
 from djtasks.models import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument. `name` is its parameter; '' where nobody knows."""
+    """One argument, masked. `name` is its parameter; '' where nobody knows."""
 
     name: str
-    value: str
+    given: Any
+
+    @property
+    def value(self) -> str:
+        return pretty(self.given)
+
+    @property
+    def tree(self) -> SafeString:
+        return value_tree(self.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +66,30 @@ class Attempt:
 class Progress:
     """How far the job is; `total` is None where that cannot be told from what the task said."""
 
-    text: str
+    text: SafeString | str
     done: float = 0
     total: float | None = None
+
+    @property
+    def percent(self) -> str:
+        """How much of it is done; '' where that cannot be told."""
+        if not self.total:
+            return ""
+        return f"{number_format(min(100.0, max(0.0, 100 * self.done / self.total)), 0)} %"
 
 
 @dataclass(slots=True)
 class Private:
-    """What only those see who may see arguments. '' and [] where there is nothing."""
+    """What only those see who may see arguments. '' and [] where there is nothing; a tree, or raw text in one."""
 
     arguments: list[Argument] = field(default_factory=list)
     raw_arguments: str = ""  # instead of `arguments`, if they cannot be read
-    result: str = ""
+    result: SafeString | str = ""
     message: str = ""
-    traceback: str = ""
+    traceback: SafeString | str = ""
     progress: Progress | None = None
-    headers: str = ""
-    options: str = ""
+    headers: SafeString | str = ""
+    options: SafeString | str = ""
 
 
 def private(job: Job) -> Private:
@@ -68,10 +97,10 @@ def private(job: Job) -> Private:
     shown = Private(
         result=_readable(job.result),
         message=shortened(job.exception_message or ""),
-        traceback=job.traceback or "",
+        traceback=marked(job.traceback or ""),
         progress=_progress(job.meta),
         headers=_readable(job.headers, empty="{}"),
-        options=_readable(job.options, empty="{}"),
+        options=_readable(job.options, empty="{}", plain=_with_steps),
     )
     try:
         shown.arguments = _arguments(job)
@@ -85,17 +114,49 @@ def _arguments(job: Job) -> list[Argument]:
     task = registry.find(job.task)
     names = positional_names(len(args), task.parameters if task else None)
     args, kwargs = masked_call(task, args, kwargs)
-    positional = [Argument(name or "", pretty(value)) for name, value in zip(names, args, strict=True)]
-    return [*positional, *(Argument(name, pretty(value)) for name, value in kwargs.items())]
+    positional = [Argument(name or "", value) for name, value in zip(names, args, strict=True)]
+    return [*positional, *(Argument(name, value) for name, value in kwargs.items())]
 
 
-def _readable(text: str | None, empty: str | None = None) -> str:
+def _with_steps(options: Any) -> Any:
+    """A message's options, where the steps of its chain stand as what they are, not as text."""
+    if isinstance(options, dict) and isinstance(options.get("chain"), list):
+        return {**options, "chain": [_step(each) for each in options["chain"]]}
+    return options
+
+
+def _step(text: object) -> Any:
+    try:
+        return encoding.decode(str(text), fetch=False)
+    except MalformedMessage:
+        return masked_text(str(text))
+
+
+def _with_masked_calls(value: Any, depth: int = 0) -> Any:
+    """`value`, where in signatures the arguments are masked as their tasks say."""
+    if depth > DEEPEST:
+        return MASK
+    if isinstance(value, (list, tuple)):
+        return [_with_masked_calls(each, depth + 1) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _with_masked_calls(each, depth + 1) for key, each in value.items()}
+    args, kwargs = found.get("args") or [], found.get("kwargs") or {}
+    if isinstance(found.get("task"), str) and isinstance(args, list) and isinstance(kwargs, dict):
+        args, kwargs = masked_call(registry.find(found["task"]), args, kwargs)
+        found |= {name: value for name, value in (("args", args), ("kwargs", kwargs)) if value}
+    return found
+
+
+def _readable(
+    text: str | None, empty: str | None = None, plain: Callable[[Any], Any] = lambda value: value
+) -> SafeString | str:
     if text is None or text == empty:
         return ""
     try:
-        return pretty(masked(encoding.decode(text, fetch=False)))
+        return value_tree(masked(_with_masked_calls(plain(encoding.decode(text, fetch=False)))))
     except MalformedMessage:
-        return shortened(masked_text(text))
+        return format_html('<pre class="djtasks-text">{}</pre>', shortened(masked_text(text)))
 
 
 def _progress(text: str | None) -> Progress | None:
@@ -105,7 +166,7 @@ def _progress(text: str | None) -> Progress | None:
         meta = encoding.decode(text, fetch=False)
     except MalformedMessage:
         return Progress(_readable(text))
-    progress = Progress(pretty(masked(meta)))
+    progress = Progress(value_tree(masked(meta)))
     if isinstance(meta, dict):
         progress.done, progress.total = _fraction(meta)
     return progress
@@ -160,28 +221,34 @@ def _moment(text: object) -> datetime | None:
 
 def facts(job: Job, schedule_url: str = "") -> list[tuple[str, Any]]:
     """What there is to say about the job in a line each: label and value. `schedule_url` is that of its schedule."""
-    worker = worker_names([job.worker]).get(job.worker, "")
     return [
         (_("Id"), format_html("<code>{}</code>", job.pk)),
         (_("Queue"), job.queue),
         (_("Priority"), job.priority),
-        (_("Worker"), format_html('{} <span class="djtasks-quiet">{}</span>', worker, job.worker) or NOTHING),
+        (_("Worker"), _worker(job)),
         (_("Run time"), run_time(job)),
-        *_times(job),
+        *_waits(job),
         *_counters(job),
         *_origins(job, schedule_url),
     ]
 
 
-def _times(job: Job) -> Iterable[tuple[str, Any]]:
-    times: tuple[tuple[str, datetime | None], ...] = (
-        (_("Enqueued"), job.created_at),
-        (_("Due"), job.run_at),
-        (_("Started"), job.started_at),
-        (_("Finished"), job.finished_at),
-        (_("Expires"), job.expires_at),
-    )
-    return [(label, exact_and_age(moment)) for label, moment in times if moment]
+def _worker(job: Job) -> SafeString | str:
+    if not job.worker:
+        return NOTHING
+    name = worker_names([job.worker]).get(job.worker, "")
+    return format_html('{} <span class="djtasks-quiet">{}</span>', name, job.worker)
+
+
+def _waits(job: Job) -> Iterable[tuple[str, Any]]:
+    """For which limit it waits."""
+    if job.state not in states.WAITING:
+        return []
+    try:
+        wait = get_broker().waits([job.pk]).get(job.pk)
+    except BrokerUnavailable:
+        return []
+    return [(_("Waits for"), wait_text(wait))] if wait else []
 
 
 def _counters(job: Job) -> Iterable[tuple[str, Any]]:

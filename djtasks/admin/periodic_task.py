@@ -27,8 +27,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from djtasks import control
 from djtasks.admin import page, schedule_form, schedule_list
-from djtasks.admin.actions import MOST_AT_ONCE
-from djtasks.admin.job import AppAdmin
+from djtasks.admin.app_admin import AppAdmin
 from djtasks.admin.presentation import NOTHING, exact_and_age
 from djtasks.admin.schedule_presentation import (
     dots,
@@ -40,6 +39,7 @@ from djtasks.admin.schedule_presentation import (
     status_pill,
 )
 from djtasks.admin.schedule_runs import last_runs, recent_runs, wakefulness
+from djtasks.bulk import MOST_AT_ONCE
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, PeriodicTask, Worker
 
@@ -252,11 +252,9 @@ class PeriodicTaskAdmin(AppAdmin):
 
     def get_urls(self) -> list[Any]:
         name = f"{self.opts.app_label}_{self.opts.model_name}"
-        views = [path("preview/", self.admin_site.admin_view(self.preview_view), name=f"{name}_preview")]
-        for action in ("run", "enable", "disable"):
-            view = self.admin_site.admin_view(partial(self.act_view, action=action))
-            views.append(path(f"<path:object_id>/{action}/", view, name=f"{name}_{action}"))
-        return views + super().get_urls()
+        preview = path("preview/", self.admin_site.admin_view(self.preview_view), name=f"{name}_preview")
+        of_one = {action: partial(self.act_view, action=action) for action in ("run", "enable", "disable")}
+        return [preview, *self.paths_of_one(of_one), *super().get_urls()]
 
     def preview_view(self, request: HttpRequest) -> HttpResponse:
         """A piece of HTML: what the schedule that was typed means, its next runs, or what is wrong with it."""

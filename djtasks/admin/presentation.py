@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from djtasks import states
 from djtasks.masking import MASK
-from djtasks.models.job import Job
+from djtasks.message import Wait
+from djtasks.models import Job, Worker
+from djtasks.moments import MINUTE, distance, exactly
 
 NOTHING: Final = "–"
 LOOKS: Final[Mapping[str, str]] = {
@@ -29,7 +30,6 @@ LOOKS: Final[Mapping[str, str]] = {
     states.IGNORED: "ignored",
     states.REPLACED: "replaced",
 }
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 WIDTH: Final = 88  # characters of a line
 LONGEST_STRING: Final = 20_000  # characters
 MOST_ITEMS: Final = 2_000  # of all containers of one value together
@@ -44,12 +44,6 @@ def pill(word: str, look: str) -> SafeString:
 def state_pill(job: Job) -> SafeString:
     """Where the job stands."""
     return pill(job.shown_state, LOOKS.get(job.state, "waiting"))
-
-
-def exactly(moment: datetime) -> str:
-    """A time to the second, in the current time zone, with its name."""
-    local = timezone.localtime(moment)
-    return f"{date_format(local, 'Y-m-d H:i:s')} {local.tzname()}"
 
 
 def age(moment: datetime | None) -> SafeString | str:
@@ -75,34 +69,29 @@ def _time_element(moment: datetime, title: str, text: str) -> SafeString:
     return format_html('<time datetime="{}" title="{}" class="djtasks-age">{}</time>', iso, title, text)
 
 
-def distance(moment: datetime) -> str:
-    """'3 min ago', 'in 2 h'."""
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    if -1 < seconds < 1:
-        return _("just now")
-    span = _coarse(abs(seconds))
-    return _("%(span)s ago") % {"span": span} if seconds > 0 else _("in %(span)s") % {"span": span}
-
-
-def _coarse(seconds: float) -> str:
-    for size, text in ((_DAY, _("%(n)d d")), (_HOUR, _("%(n)d h")), (_MINUTE, _("%(n)d min"))):
-        if seconds >= size:
-            return text % {"n": seconds // size}
-    return _("%(n)d s") % {"n": seconds}
-
-
 def duration(seconds: float | None) -> str:
     """A run time, to three figures or so: '12 ms', '3.21 s', '4 min 5 s', '2 h 3 min'."""
     if seconds is None:
         return NOTHING
     if seconds < 1:
         return _("%(n)s ms") % {"n": number_format(seconds * 1000, 1 if seconds < 0.01 else 0)}
-    if seconds < _MINUTE:
+    if seconds < MINUTE:
         return _("%(n)s s") % {"n": number_format(seconds, 2)}
-    minutes, rest = divmod(int(seconds), _MINUTE)
-    if minutes < _MINUTE:
+    minutes, rest = divmod(int(seconds), MINUTE)
+    if minutes < MINUTE:
         return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest}
     return _("%(hours)d h %(minutes)d min") % {"hours": minutes // 60, "minutes": minutes % 60}
+
+
+def memory(kib: int | None) -> str:
+    """So much memory: '512 KiB', '83 MiB', '1.5 GiB'."""
+    if kib is None:
+        return NOTHING
+    for unit in ("KiB", "MiB"):
+        if kib < 1000:
+            return f"{number_format(kib, 0)} {unit}"
+        kib /= 1024  # type: ignore[assignment]
+    return f"{number_format(kib, 1)} GiB"
 
 
 def run_time(job: Job) -> str:
@@ -110,6 +99,17 @@ def run_time(job: Job) -> str:
     if job.seconds is None and job.state == states.STARTED and job.started_at:
         return duration(max(0.0, (datetime.now(UTC) - job.started_at).total_seconds())) + " …"
     return duration(job.seconds)
+
+
+def served_queues(worker: Worker) -> str:
+    """The queues whose jobs it takes, in words."""
+    if worker.serves_none:
+        return _("none")
+    if named := worker.named_queues():
+        return ", ".join(named)
+    if excluded := worker.excluded_queues():
+        return _("all but %(queues)s") % {"queues": ", ".join(excluded)}
+    return _("all")
 
 
 def pretty(value: Any) -> str:
@@ -176,3 +176,11 @@ def shortened(text: str) -> str:
         return text
     more = _("%(count)d more characters") % {"count": len(text) - LONGEST_STRING}
     return f"{text[:LONGEST_STRING]} … {more}"
+
+
+def wait_text(wait: Wait) -> SafeString | str:
+    """For what a job waits that a limit holds back."""
+    key = wait.limit.partition(":")[2]
+    if wait.until is None:
+        return _("a place: of %(key)s as many run as may") % {"key": key}
+    return format_html(_("its turn by the rate of {}: {}"), key, age(wait.until))

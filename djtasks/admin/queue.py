@@ -5,8 +5,8 @@ No row of `Queue` or `Job` is listed: a queue needs no row to exist, and on some
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -14,93 +14,49 @@ from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
-from djtasks.admin import page, queue_actions
-from djtasks.admin.presentation import age
+from djtasks import control, trends
+from djtasks.admin import queue_actions
+from djtasks.admin.app_admin import LookOnlyAdmin
+from djtasks.admin.charts import pace, ready_text, scheduled_text
+from djtasks.admin.presentation import NOTHING, age
 from djtasks.admin.queue_actions import QueueAction
-from djtasks.admin.worker import LookOnlyAdmin
+from djtasks.admin.waiting import FARTHEST, Part, Row, arguments_of, is_queue, look, offset_in
 from djtasks.brokers import get_broker
-from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.message import Delivery, Message, checked_queue
-from djtasks.models import Job
+from djtasks.models import Job, Queue, Worker
 from djtasks.queues import Standing, standing, standing_of
 
-PER_PAGE: Final = 100  # jobs
-FARTHEST: Final = 10**9  # jobs that may be skipped
-LONGEST_ARGUMENTS: Final = 200  # characters
+QUEUES_PER_PAGE: Final = 100
+RATES: Final = trends.WINDOWS["1h"]
+RUN_NOW: Final = "change_queue"  # the permission
+MOST_NAMED: Final = 3  # workers, in the list
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One job that waits. `url` is '' if it has no page, `arguments` if they may not be seen or there are none."""
+class Line:
+    """One queue of the list; `came` and `ended` of the last hour."""
 
-    position: int
-    delivery: Delivery
+    queue: Standing
     url: str
-    arguments: str
+    scheduled_url: str
+    ready: str
+    scheduled: str
+    came: str
+    ended: str
+    oldest: SafeString | str
 
     @property
-    def message(self) -> Message:
-        return self.delivery.message
-
-    @property
-    def name(self) -> str:
-        return self.message.task.rpartition(".")[2]
-
-    @property
-    def module(self) -> str:
-        return self.message.task.rpartition(".")[0]
-
-    @property
-    def enqueued(self) -> str:
-        return age(self.delivery.created_at)
-
-    @property
-    def due(self) -> str:
-        return age(self.message.eta)
-
-    @property
-    def expires(self) -> str:
-        return age(self.message.expires_at) if self.message.expires_at else ""
-
-    @property
-    def has_notes(self) -> bool:
-        delivery = self.delivery
-        return bool(delivery.malformed or delivery.revoked or delivery.token or delivery.losses)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of what waits in a queue: `deliveries` are those after the first `offset`, of `total`."""
-
-    scheduled: bool
-    offset: int
-    standing: Standing
-    deliveries: Collection[Delivery] = ()
-    error: str = ""
-
-    @property
-    def size(self) -> QueueSize:
-        return self.standing.size
-
-    @property
-    def total(self) -> int:
-        return self.size.scheduled if self.scheduled else self.size.ready
-
-    @property
-    def first(self) -> int:
-        return self.offset + 1
-
-    @property
-    def last(self) -> int:
-        return self.offset + len(self.deliveries)
+    def served_by(self) -> str:
+        names = ", ".join(name for _pk, name in self.queue.served_by[:MOST_NAMED])
+        more = self.queue.workers - MOST_NAMED
+        return _("%(names)s and %(count)d more") % {"names": names, "count": more} if more > 0 else names
 
 
 class QueueAdmin(LookOnlyAdmin):
@@ -113,22 +69,45 @@ class QueueAdmin(LookOnlyAdmin):
         """All queues that hold jobs or are set."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        queues, error = [], ""
+        lines, next_after, error = list[Line](), "", ""
+        after = request.GET.get("after", "")
         try:
-            for each in standing():
-                queues.append((each, self.queue_url(each.name), self.queue_url(each.name, scheduled=1)))
+            found = [each for each in standing(FARTHEST) if each.name > after]
+            lines = self._lines(found[:QUEUES_PER_PAGE])
+            next_after = lines[-1].queue.name if len(found) > QUEUES_PER_PAGE else ""
         except BrokerUnavailable as unavailable:
             error = str(unavailable)
         context = {
             "title": _("Queues"),
             "cl": {"opts": self.opts},  # for the way back at the top of Django's template
             "actions_on_top": True,  # or else Django's template would have inline style
-            "queues": queues,
-            "has_settings": any(each.is_set for each, *_urls in queues),
-            "has_notes": any(each.notes() for each, *_urls in queues),
+            "lines": lines,
+            "first_url": self.url("changelist") if after else "",
+            "next_url": f"{self.url('changelist')}?{urlencode({'after': next_after})}" if next_after else "",
             "error": error,
         }
         return self._response(request, self.change_list_template, context, extra_context)
+
+    def _lines(self, queues: Sequence[Standing]) -> list[Line]:
+        """These queues with what came, ended and waits in them. Raises BrokerUnavailable."""
+        counted = trends.read(RATES)
+        oldest = get_broker().oldest([each.name for each in queues if each.size.ready])
+        lines = []
+        for each in queues:
+            total = counted.queues.get(each.name, trends.Total())
+            lines.append(
+                Line(
+                    each,
+                    self.queue_url(each.name),
+                    self.queue_url(each.name, scheduled=1),
+                    ready=ready_text(each.size, counted.depth(each.name)),
+                    scheduled=scheduled_text(each.size),
+                    came=pace(total.came / counted.seconds) if counted.seconds else NOTHING,
+                    ended=pace(total.ended / counted.seconds) if counted.seconds else NOTHING,
+                    oldest=age(oldest.get(each.name)),
+                )
+            )
+        return lines
 
     @method_decorator(require_safe)
     def change_view(
@@ -155,6 +134,11 @@ class QueueAdmin(LookOnlyAdmin):
             "ready_url": self.queue_url(queue),
             "scheduled_url": self.queue_url(queue, scheduled=1),
             "jobs_link": self.jobs_link("queue", queue) if self._shows_jobs(request) else "",
+            "workers": [
+                (name, self.url_elsewhere(request, Worker, "change", pk)) for pk, name in part.standing.served_by
+            ],
+            "unnamed": part.standing.workers - len(part.standing.served_by),
+            "run_now_url": self._run_now_url(queue) if part.scheduled and self._may_run_now(request) else "",
             **self._other_parts(queue, part),
         }
         return self._response(request, self.change_form_template, context, extra_context)
@@ -170,14 +154,8 @@ class QueueAdmin(LookOnlyAdmin):
         ]
 
     def get_urls(self) -> list[Any]:
-        return [
-            path(
-                f"<path:object_id>/{action.name}/",
-                self.admin_site.admin_view(partial(self.act_view, action=action)),
-                name=f"{self.opts.app_label}_{self.opts.model_name}_{action.name}",
-            )
-            for action in queue_actions.ALL
-        ] + super().get_urls()
+        views = {each.name: partial(self.act_view, action=each) for each in queue_actions.ALL}
+        return [*self.paths_of_one({**views, "run_now": self.run_now_view}), *super().get_urls()]
 
     def _act_url(self, action: QueueAction, queue: str) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{action.name}"
@@ -191,10 +169,10 @@ class QueueAdmin(LookOnlyAdmin):
         if not is_queue(queue):
             raise Http404(_("No queue can have this name."))
         try:
-            found = standing_of(queue)
-            form = action.form(request.POST if request.method == "POST" else None, queue=found) if action.form else None
-            if request.method == "POST" and (form is None or form.is_valid()):
-                told = action.perform(request, queue, form.cleaned_data if form else {})
+            found = standing_of(queue, FARTHEST)
+            form = action.form_for(request, found)
+            if (values := action.values(request, form)) is not None:
+                told = action.perform(request, queue, values)
                 self.message_user(request, told, messages.SUCCESS)
                 return HttpResponseRedirect(self.queue_url(queue))
         except BrokerUnavailable as error:
@@ -205,11 +183,37 @@ class QueueAdmin(LookOnlyAdmin):
             "original": queue,
             "action": action,
             "standing": found,
+            "ready": ready_text(found.size),
+            "scheduled": scheduled_text(found.size),
             "form": form,
             "back_url": self.queue_url(queue),
             "error": "",
         }
         return self._response(request, self.act_template, context, None)
+
+    def _may_run_now(self, request: HttpRequest) -> bool:
+        return request.user.is_active and request.user.has_perm(f"djtasks.{RUN_NOW}")
+
+    def _run_now_url(self, queue: str) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_run_now"
+        return reverse(name, args=[in_address(queue)], current_app=self.admin_site.name)
+
+    @method_decorator(require_POST)
+    def run_now_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Let one job run that waits for its time."""
+        if not self._may_run_now(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        queue, job_id = name_in_address(object_id), request.POST.get("job", "")
+        try:
+            if control.run_now(job_id):
+                self.log_change(request, Queue(name=queue), f"{_('Run now.')} {job_id}")
+                self.message_user(request, _("The job is ready and runs next in its turn."), messages.SUCCESS)
+            else:
+                text = _("The job does not wait for its time any more, or it waits for a limit, and was left alone.")
+                self.message_user(request, text, messages.WARNING)
+        except BrokerUnavailable as error:
+            self.message_user(request, str(error), messages.ERROR)
+        return HttpResponseRedirect(self.queue_url(queue, scheduled=1))
 
     def queue_url(self, queue: str, **query: int) -> str:
         """The address of the page of one queue; '' for a name that none can have."""
@@ -222,9 +226,8 @@ class QueueAdmin(LookOnlyAdmin):
     def _response(
         self, request: HttpRequest, template: str, context: dict[str, Any], extra_context: dict[str, Any] | None
     ) -> HttpResponse:
-        request.current_app = self.admin_site.name  # as Django's own views do
-        context = {**self.page_context(request), **context, **(extra_context or {})}
-        return TemplateResponse(request, template, context, status=503 if context["error"] else 200)
+        status = 503 if context["error"] else 200
+        return self.response(request, template, {**context, **(extra_context or {})}, status=status)
 
     def _shows_jobs(self, request: HttpRequest) -> bool:
         job_admin = self.admin_site._registry.get(Job)
@@ -234,9 +237,11 @@ class QueueAdmin(LookOnlyAdmin):
         may_read = request.user.has_perm("djtasks.view_job_arguments")
         ids = [each.id for each in part.deliveries] if self._shows_jobs(request) else []
         with_page = set(Job.objects.filter(pk__in=ids).values_list("pk", flat=True)) if ids else set()
+        waits = get_broker().waits([each.id for each in part.deliveries]) if part.scheduled and not part.error else {}
         return [
             Row(
                 position=position,
+                wait=waits.get(each.id),
                 delivery=each,
                 url=self._job_url(each.id) if each.id in with_page else "",
                 arguments=arguments_of(each.message) if may_read else "",
@@ -249,14 +254,9 @@ class QueueAdmin(LookOnlyAdmin):
 
     def _other_parts(self, queue: str, part: Part) -> dict[str, str]:
         """The addresses of the jobs before and after these; '' where there are none."""
-
-        def url(offset: int) -> str:
-            return self.queue_url(queue, **({"scheduled": 1} if part.scheduled else {}), offset=offset)
-
-        return {
-            "previous_url": url(max(0, part.offset - PER_PAGE)) if part.offset else "",
-            "next_url": url(part.last) if part.deliveries and part.last < part.total else "",
-        }
+        query = {"scheduled": 1} if part.scheduled else {}
+        found = {f"{name}_url": self.queue_url(queue, **query, offset=at) for name, at in part.offsets.items()}
+        return {"previous_url": "", "next_url": "", **found}
 
 
 def in_address(queue: str) -> str:
@@ -267,42 +267,3 @@ def in_address(queue: str) -> str:
 def name_in_address(piece: str) -> str:
     """The queue's name of which `in_address` made this. What is '_2E' in a name stands there as '_5F2E'."""
     return str(unquote(piece.replace("_2E", ".")))
-
-
-def offset_in(text: str) -> int:
-    """How many jobs to skip; 0 for what is no number of jobs."""
-    try:
-        offset = int(text)
-    except ValueError:
-        return 0
-    return offset if 0 <= offset <= FARTHEST else 0
-
-
-def look(queue: str, *, scheduled: bool, offset: int) -> Part:
-    """What the broker says of the queue at this moment."""
-    part = Part(scheduled, offset, Standing(name=queue))
-    if not is_queue(queue):  # and PostgreSQL refuses to be asked for a NUL
-        return part
-    try:
-        part = replace(part, standing=standing_of(queue))
-        return replace(part, deliveries=get_broker().peek(queue, scheduled=scheduled, offset=offset, limit=PER_PAGE))
-    except BrokerUnavailable as error:
-        return replace(part, error=str(error))
-
-
-def is_queue(name: str) -> bool:
-    """Whether a queue can have this name."""
-    try:
-        checked_queue(name)
-    except ValueError:
-        return False
-    return True
-
-
-def arguments_of(message: Message) -> str:
-    """The arguments in one line, masked; cut where it gets too long."""
-    shown = page.private(Job(task=message.task, args=message.args, kwargs=message.kwargs))
-    pieces = [f"{each.name}={each.value}" if each.name else each.value for each in shown.arguments]
-    lines = (shown.raw_arguments or ", ".join(pieces)).splitlines()
-    text = " ".join(line.strip() for line in lines)
-    return text if len(text) <= LONGEST_ARGUMENTS else f"{text[:LONGEST_ARGUMENTS]}…"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django import forms
-from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.admin.models import DELETION, LogEntry
 from django.http import HttpRequest
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from djtasks import control
+from djtasks.admin.action import Action, SubjectForm, Values, valid_queue
 from djtasks.control import SHORTEST_AGING
-from djtasks.message import LONGEST_DELAY, MAX_QUEUE_LENGTH, PRIORITIES, checked_queue
+from djtasks.message import LONGEST_DELAY, MAX_QUEUE_LENGTH, PRIORITIES
 from djtasks.models import Queue
 from djtasks.queues import Standing
 
-Values = Mapping[str, Any]  # what a form has cleaned
 
-
-class MoveForm(forms.Form):
+class MoveForm(SubjectForm):
     """Where to, and what."""
 
     target = forms.CharField(label=gettext_lazy("To the queue"), max_length=MAX_QUEUE_LENGTH, strip=False)
@@ -34,21 +31,14 @@ class MoveForm(forms.Form):
         help_text=gettext_lazy("So many jobs; what runs first is moved first."),
     )
 
-    def __init__(self, data: Any, *, queue: Standing) -> None:
-        super().__init__(data)
-        self.queue = queue
-
     def clean_target(self) -> str:
         target: str = self.cleaned_data["target"]
-        if target == self.queue.name:
+        if target == self.subject.name:
             raise forms.ValidationError(_("The jobs are in this queue already."))
-        try:
-            return checked_queue(target)
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from error
+        return valid_queue(target)
 
 
-class SetForm(forms.Form):
+class SetForm(SubjectForm):
     """How the queue is set; what is left empty is not."""
 
     default_priority = forms.IntegerField(
@@ -66,27 +56,33 @@ class SetForm(forms.Form):
         help_text=gettext_lazy("So long a wait counts as one priority higher. Empty: jobs do not age."),
     )
 
-    def __init__(self, data: Any, *, queue: Standing) -> None:
-        super().__init__(data, initial={"default_priority": queue.default_priority, "aging": queue.aging})
+    def __init__(self, data: Any, *, subject: Standing) -> None:
+        super().__init__(data, subject=subject)
+        self.initial = {"default_priority": subject.default_priority, "aging": subject.aging}
 
 
-@dataclass(frozen=True, slots=True)
-class QueueAction:
-    """One thing that can be done to a queue. `act` takes its name and returns what to tell."""
+class PurgeForm(SubjectForm):
+    """The name of the queue, typed: nothing brings back what is removed."""
 
-    name: str  # in URLs
-    label: Promise | str  # on a button
-    explanation: Promise | str
-    note: Promise | str  # in the log
-    permission: str
-    act: Callable[[str, Values], str]
-    form: type[MoveForm | SetForm] | None = None
+    typed = forms.CharField(
+        label=gettext_lazy("Type the name of the queue to confirm"),
+        max_length=MAX_QUEUE_LENGTH,
+        strip=False,
+        widget=forms.TextInput({"autocomplete": "off"}),
+    )
+
+    def clean_typed(self) -> str:
+        typed: str = self.cleaned_data["typed"]
+        if typed != self.subject.name:
+            raise forms.ValidationError(_("This is not the name of the queue."))
+        return typed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAction(Action):
+    """One thing that can be done to a queue. `act` returns what to tell."""
+
     asks: bool = True  # before it is done
-    flag: int = CHANGE
-
-    def is_allowed(self, request: HttpRequest) -> bool:
-        """Whether whoever asks may do it."""
-        return request.user.is_active and request.user.has_perm(f"djtasks.{self.permission}")
 
     def fits(self, queue: Standing) -> bool:
         """Whether there is anything to do."""
@@ -97,14 +93,14 @@ class QueueAction:
 
     def perform(self, request: HttpRequest, queue: str, values: Values) -> str:
         """Do it, and log it. Returns what to tell. Raises ValueError, BrokerUnavailable."""
-        told = self.act(queue, values)
+        told: str = self.act(queue, {**values, "by": request.user.get_username()} if self.name == "pause" else values)
         log = LogEntry.objects.log_actions
         log(request.user.pk, [Queue(name=queue)], self.flag, f"{self.note} {told}")  # type: ignore[arg-type]
         return told
 
 
 def _pause(queue: str, values: Values) -> str:
-    control.pause(queue)
+    control.pause(queue, values["by"])
     return _("The queue is paused. What runs goes on.")
 
 
@@ -175,6 +171,7 @@ PURGE: Final = QueueAction(
     note=gettext_lazy("Purged."),
     permission="purge_queue",
     act=_purge,
+    form=PurgeForm,
     flag=DELETION,
 )
 ALL: Final = (PAUSE, RESUME, MOVE, SET, PURGE)

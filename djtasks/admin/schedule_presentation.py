@@ -14,8 +14,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from djtasks.admin.presentation import LOOKS, NOTHING, age, distance, duration, exactly, pill, run_time, state_pill
+from djtasks.admin.presentation import LOOKS, NOTHING, age, duration, pill, run_time, state_pill
 from djtasks.models import Job, PeriodicTask
+from djtasks.moments import distance, exactly
 from djtasks.schedules import crontab, describe, from_text
 
 LATE: Final = 5.0  # seconds after which a run that has not come is marked

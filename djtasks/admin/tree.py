@@ -14,11 +14,12 @@ from django.utils.translation import ngettext
 from djtasks import states
 from djtasks.admin import relatives
 from djtasks.admin.arrangement import TOP, Arrangement, Place, Unit, key_of
-from djtasks.admin.presentation import LOOKS, distance, duration, pill, run_time, state_pill
+from djtasks.admin.presentation import LOOKS, duration, pill, run_time, state_pill
 from djtasks.admin.relatives import MOST_SIBLINGS, Group, Light, Relatives, Row, part, signatures, urgency
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job
+from djtasks.moments import distance
 
 DEEPEST: Final = 8  # levels
 MOST_STEPS: Final = 10  # to come, of one chain

@@ -10,16 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from datetime import datetime
+from typing import ClassVar, Final, Literal
 
-from djtasks.message import Delivery, Message
+from djtasks.message import Delivery, Message, Wait
 
+NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
 Count = Literal["losses", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A process that died, the owner of leases. `started` is the (id, token) of the job that ran in it, if any.
+    """A process that died, the owner of leases. `started` is the (id, token) of each job that ran in it.
 
     With `known=False` nobody saw what ran: the machine went with the process, so each leased job may
     have. With `beat`, `worker` is a whole worker, lost only if its beat still stands at that count. With `final`, what
@@ -27,20 +29,51 @@ class Loss:
     """
 
     worker: str
-    started: tuple[str, int] | None = None
+    started: tuple[tuple[str, int], ...] = ()
     known: bool = True
     beat: int | None = None
     final: bool = False
 
+    def was_alone(self, leased: int) -> bool:
+        """Whether one job alone can have caused it, `leased` being how many the process held."""
+        return len(self.started) <= 1 if self.known else leased == 1
+
 
 @dataclass(frozen=True, slots=True)
 class QueueSize:
-    """How many jobs stand in a queue."""
+    """How many jobs stand in a queue; at least so many where it was not counted to the end."""
 
     ready: int
     scheduled: int
     running: int
     paused: bool = False
+    more_ready: bool = False
+    more_scheduled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """Where a job stands that has not ended: `delivery.worker` is who holds it, "" if it waits."""
+
+    delivery: Delivery
+    before: int | None = None  # jobs that are ready before it; None: it is not ready
+    due_at: datetime | None = None  # None: it does not wait for a time
+    is_paused: bool = False  # its queue
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStanding:
+    """How one limit stands: jobs that wait for it and that hold a place; the slot given last (µs since 1970)."""
+
+    limit: str
+    waiting: int = 0
+    holding: int = 0
+    last_slot: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its key: the task, with a value in brackets if the task's limit has one."""
+        return self.limit.partition(":")[2]
 
 
 class Broker(ABC):
@@ -57,14 +90,21 @@ class Broker(ABC):
         self.url = url
 
     @abstractmethod
-    def enqueue(self, messages: Sequence[Message]) -> None:
-        """Put messages in their queues, in this order; an id that was taken before is left as it is."""
+    def enqueue(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        """Put messages in their queues, in this order; an id that was taken before is left as it is.
+
+        So is a unique key: a message whose key another job has is not taken, but with `replaces` takes the place of
+        that job if it waits, under its id. Returns the ids of those that were not taken, each with the id of that job.
+        """
 
     @abstractmethod
-    def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
+    def claim(
+        self, queue: str, *, limit: int, worker: str, refused: Collection[str] = (), only: str | None = None
+    ) -> list[Delivery]:
         """Lease up to `limit` (≥ 1) ready jobs of `queue` to `worker`: highest priority first, then oldest.
 
-        Leaves out tasks named in `refused`. Never blocks, never leases a job to two workers, and
+        Leaves out tasks named in `refused`; with `only`, all but that task, of which it finds what stands among the
+        first in the queue. Never blocks, never leases a job to two workers, and
         gives nothing from a paused queue but what was revoked. Returns [] if nothing is ready.
         """
 
@@ -74,6 +114,10 @@ class Broker(ABC):
 
         Called by the worker itself after an error. Returns how many that were.
         """
+
+    @abstractmethod
+    def revoked(self, ids: Sequence[str]) -> set[str]:
+        """Which of these jobs, that are leased, have been revoked since they were claimed."""
 
     @abstractmethod
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
@@ -90,6 +134,43 @@ class Broker(ABC):
     @abstractmethod
     def reschedule(self, deliveries: Sequence[tuple[Delivery, Message]]) -> None:
         """Put each message in the place of its delivery, under the same id, and drop the lease, in one step."""
+
+    @abstractmethod
+    def defer(
+        self, deliveries: Sequence[Delivery], key: str, interval: float, *, ahead: float, most: int
+    ) -> list[Delivery]:
+        """Give jobs slots of the rate `key`, `interval` seconds apart over all workers, in this order.
+
+        Up to `most` whose slots come within `ahead` seconds stay leased, and are returned with them
+        (`Delivery.grants`). The others are given back in the same step, scheduled for theirs, and keep them: first
+        come, first served. They are ready half of `ahead` before, so that they can begin in time. What has a grant of
+        this rate, but could not begin in time, comes before those that wait. A job that is given back before it began
+        (`release`) leaves its slot to others.
+        """
+
+    @abstractmethod
+    def take_places(self, deliveries: Sequence[Delivery], key: str, places: int, *, most: int) -> list[Delivery]:
+        """Let up to `most` of these jobs run, if at most `places` of `key` then do, over all workers; in this order.
+
+        They are returned, with their grants; a place ends with the lease, however that ends. The others are given back
+        in the same step, to wait without being claimed until a place is free: by priority, then oldest first.
+        """
+
+    @abstractmethod
+    def recall(self, limit: str) -> int:
+        """Make all that wait for a limit ready at once, in their old order: it has changed. Returns how many."""
+
+    @abstractmethod
+    def fill_places(self) -> int:
+        """Make ready what waits for places that are free, as of workers that died. Returns how many."""
+
+    @abstractmethod
+    def limits(self) -> list[LimitStanding]:
+        """The limits for which jobs wait, or that have let some through lately; by name."""
+
+    @abstractmethod
+    def waits(self, ids: Sequence[str]) -> dict[str, Wait]:
+        """For which limits these jobs wait, by id."""
 
     @abstractmethod
     def promote(self, *, limit: int = 1000) -> int:
@@ -128,6 +209,13 @@ class Broker(ABC):
         """Flag jobs as revoked and make the waiting ones ready at once. Returns how many had not ended."""
 
     @abstractmethod
+    def hasten(self, ids: Sequence[str]) -> list[str]:
+        """Make jobs ready now that wait for their time. Returns the ids of those that did.
+
+        Not for what waits for a limit (`waits`): it would leave its line.
+        """
+
+    @abstractmethod
     def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
         """Who holds these jobs now: owner and token of each that is leased, by its id."""
 
@@ -139,8 +227,23 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def sizes(self) -> Mapping[str, QueueSize]:
-        """The queues that hold jobs or are set, with their sizes."""
+    def locate(self, job_id: str) -> Whereabouts | None:
+        """Where a job stands; None if it is not here, or has ended. Changes nothing."""
+
+    @abstractmethod
+    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
+        """All that waits, of whatever queue and in no order, about so many at a time.
+
+        What waits all the while is given, what comes or goes meanwhile may be. Changes nothing.
+        """
+
+    @abstractmethod
+    def sizes(self, most: int | None = None) -> Mapping[str, QueueSize]:
+        """The queues that hold jobs or are set, with their sizes.
+
+        With `most`, a broker to which counting is work looks at so many ready jobs of each queue and at ten times as
+        many scheduled ones in all, and a queue may be missing that holds others alone.
+        """
 
     @abstractmethod
     def purge(self, queue: str) -> int:
@@ -153,6 +256,10 @@ class Broker(ABC):
     @abstractmethod
     def resume(self, queue: str) -> None:
         """End a pause."""
+
+    @abstractmethod
+    def is_paused(self, queue: str) -> bool:
+        """Whether `queue` gives out nothing for now."""
 
     @abstractmethod
     def move(
@@ -170,6 +277,19 @@ class Broker(ABC):
         Looks at the `limit` oldest of each priority: those behind them have their turn once these have run. Returns how
         many were raised.
         """
+
+    def oldest(self, queues: Collection[str]) -> dict[str, datetime]:
+        """Since when the job of each of these queues has been ready that has been so for longest, if one is.
+
+        Where that cannot be told at little cost, it is the one that runs next.
+        """
+        first = {queue: self.peek(queue, limit=1) for queue in queues}
+        return {
+            queue: max(each.created_at, each.message.eta or each.created_at)
+            for queue, found in first.items()
+            for each in found
+            if each.created_at is not None
+        }
 
     def set_default_priorities(self, priorities: Mapping[str, int]) -> None:
         """Take a copy of the default priorities of all queues that have one, for a queue that is not the job table."""
@@ -189,6 +309,13 @@ class Broker(ABC):
     def reconnects(self) -> int:
         """How often this process has opened a connection: what it knew of its leases may not hold on a new one."""
         return 0
+
+    def holders(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        """What `enqueue` would return of these, for those that replace nothing; nothing is sent."""
+        return {}
+
+    def unlock(self, messages: Sequence[Message], *, have_ended: bool = False) -> None:
+        """Let go of the unique keys of these jobs, which begin, or have ended and keep a key that has a time to go."""
 
     def pardon(self, ids: Sequence[str]) -> None:
         """Forget that these ids were revoked before they came."""
@@ -217,6 +344,14 @@ class Broker(ABC):
         Asks the server. Raises BrokerUnavailable.
         """
         return [], []
+
+    def count_keys(self) -> int:
+        """How many keys the store has of ours, beside the tables."""
+        return 0
+
+    def erase(self) -> int:
+        """Remove all that the store has of ours beside the tables: jobs, leases, limits. Returns how many keys."""
+        return 0
 
     @property
     def one_writer(self) -> bool:

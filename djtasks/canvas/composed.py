@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final, Self
 
 from djtasks import plan
 from djtasks.canvas.normal import frozen, normal
 from djtasks.canvas.signatures import Signature
 from djtasks.conf import settings
+from djtasks.exceptions import ImproperlyConfigured
 from djtasks.packing import as_list
 from djtasks.result import line_of
 
 CALL: Final = frozenset({"throw", "using"})  # options of one `apply_async`, not of its jobs
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Within the block, or the decorated function, a canvas that is nested too deeply gives an error that says so."""
+    try:
+        yield
+    except RecursionError as error:
+        raise ImproperlyConfigured(
+            "This canvas is nested too deeply for Python's recursion limit. Each group in a chain nests what follows "
+            "it one level deeper; let a task in the middle send the rest."
+        ) from error
 
 
 class Composed(Signature):
@@ -21,19 +35,22 @@ class Composed(Signature):
     # Runs a normal form in this process; djtasks.eager, which stands above, puts it here.
     run_here: ClassVar[Callable[..., Any]]
 
+    @bounded()
     def apply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
         """Send it, `args` before those of the jobs that come first. Returns the handle on its result.
 
         `countdown`, `eta` and `expires` are those of the jobs that come first, `link` and `link_error` those of the
-        whole; other options hold for each job that names none of its own. Raises as `Task.apply_async`.
+        whole; other options hold for each job that names none of its own. Raises as `Task.apply_async`, and
+        ImproperlyConfigured if it is nested too deeply.
         """
         if settings.TASK_ALWAYS_EAGER:
             return self.apply(args, kwargs, **options)
         tree = normal(self.with_options(options))
         return send(tree, args or (), kwargs or {}, using=options.get("using"))
 
+    @bounded()
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run it here, with the same outcome as in workers. Returns an EagerResult; of a group, several."""
         tree = normal(self.with_options(options))

@@ -9,7 +9,7 @@ from operator import or_
 from typing import Any, Self
 
 from djtasks import plan
-from djtasks.canvas.composed import Composed
+from djtasks.canvas.composed import Composed, bounded
 from djtasks.canvas.normal import is_empty, normal, unchained
 from djtasks.canvas.signatures import Signature, maybe_signature, operand, part, short_names, signature
 from djtasks.canvas.streaming import stream, taken
@@ -25,6 +25,7 @@ class chain(Composed):
     A group before a step becomes a chord with the rest as its body, as by `|`.
     """
 
+    @bounded()
     def __new__(cls, *tasks: Any, **options: Any) -> Any:
         steps = [] if options or _is_one(tasks) else _steps(tasks)
         if not steps:
@@ -234,8 +235,9 @@ class chord(Composed):
         header = made.kwargs["header"]
         if not isinstance(header, Iterator) or settings.TASK_ALWAYS_EAGER:
             return Composed.apply_async(made, args, kwargs, **options)
-        made.kwargs["header"] = self.kwargs["header"] = first = taken(header)
-        if not first or made.body is None or is_empty(normal(made.body)):
+        first, is_all = taken(header)
+        made.kwargs["header"] = self.kwargs["header"] = first
+        if is_all or made.body is None or is_empty(normal(made.body)):
             return Composed.apply_async(made, args, kwargs, **options)
         return stream(made, header, plan.Given(args=args or (), kwargs=kwargs, checked=True), options)
 

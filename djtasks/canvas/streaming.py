@@ -30,8 +30,12 @@ def stream(sig: chord, rest: Iterator[Any], given: plan.Given, options: Mapping[
     result = send(tree, given.args, given.kwargs, using=options.get("using"), open_group=group_id)
     header = line_of(result)[0]
     place = replace(plan.place_of_caller(), root_id=plan.first_id(tree))
+    is_all = False
     try:
-        while portion := taken(rest):
+        while not is_all:
+            portion, is_all = taken(rest)
+            if not portion:
+                break
             sig.tasks.extend(portion)
             more = _members(sig, portion, options)
             for task in more:
@@ -51,8 +55,8 @@ def _members(sig: chord, portion: Sequence[Signature], options: Mapping[str, Any
     return normal(part.with_options(options)).kwargs["header"]  # type: ignore[no-any-return]
 
 
-def taken(tasks: Iterator[Any]) -> list[Signature]:
-    """What an iterator gives within `SLOW` seconds; all of it, of one that does not let us wait."""
+def taken(tasks: Iterator[Any]) -> tuple[list[Signature], bool]:
+    """What an iterator gives within `SLOW` seconds, and whether that is all: always, of a quick one."""
     found: list[Signature] = []
     waited = 0.0
     while waited <= SLOW:
@@ -60,6 +64,6 @@ def taken(tasks: Iterator[Any]) -> list[Signature]:
         try:
             found.append(part(next(tasks)))
         except StopIteration:
-            break
+            return found, True
         waited += time.monotonic() - asked
-    return found
+    return found, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import platform
 import sys
@@ -49,9 +50,7 @@ class ProcessCommand(BaseCommand):
         """Write the banner; from now on, what is printed is seen at once."""
         self.stdout.write(banner)
         self.stdout.flush()
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(line_buffering=True)
+        show_at_once()
 
     def _check_system(self) -> None:
         try:
@@ -94,6 +93,13 @@ class ProcessCommand(BaseCommand):
             raise CommandError("\n".join(errors))
 
 
+def show_at_once() -> None:
+    """From now on, what is printed is seen at once."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+
+
 def set_up_logging(level: str) -> None:
     """Set the level of the logger 'djtasks'; give it a handler only if nobody would show its lines."""
     logger = logging.getLogger("djtasks")
@@ -119,6 +125,13 @@ def _takes(handler: logging.Handler, level: int) -> bool:
     """Whether a record of this level gets through the handler and its filters (Django's asks for DEBUG)."""
     record = logging.LogRecord("djtasks", level, "", 0, "", None, None)
     return handler.level <= level and not isinstance(handler, logging.NullHandler) and bool(handler.filter(record))
+
+
+def site_mark() -> str:
+    """Twelve hex digits that stand for this site's broker and database."""
+    database = connections.settings[settings.DATABASE]
+    where = [str(database.get(each)) for each in ("ENGINE", "HOST", "PORT", "NAME")]
+    return hashlib.sha256("\0".join([masked_url(settings.broker_url), *where]).encode()).hexdigest()[:12]
 
 
 def head(hostname: str) -> list[str]:

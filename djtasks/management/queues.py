@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -57,8 +59,16 @@ def as_json() -> list[dict[str, Any]]:
 
 
 def pause(given: Given) -> tuple[str, Answer]:
-    control.pause(given["queue"])
+    control.pause(given["queue"], _me())
     return f"{given['queue']} is paused. What runs goes on.", {"queue": given["queue"], "paused": True}
+
+
+def _me() -> str:
+    """Who has called the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else ""
 
 
 def resume(given: Given) -> tuple[str, Answer]:
@@ -93,7 +103,7 @@ def add_move(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("queue", metavar="FROM")
     parser.add_argument("target", metavar="TO")
     parser.add_argument("--task", metavar="NAME", help="Only jobs of this task.")
-    parser.add_argument("--limit", type=_count, metavar="N", help="So many at most, what runs first at first.")
+    parser.add_argument("--limit", type=count_above_0, metavar="N", help="So many at most, what runs first at first.")
 
 
 def move(given: Given) -> tuple[str, Answer]:
@@ -136,7 +146,8 @@ def _value(text: str, kind: Callable[[str], float], name: str) -> float | None:
         raise CommandError(f"--{name.replace('_', '-')} takes a number, or none, not {text[:100]!r}.") from None
 
 
-def _count(text: str) -> int:
+def count_above_0(text: str) -> int:
+    """What argparse makes of a number of jobs."""
     try:
         number = int(text)
     except ValueError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.utils.translation import gettext as _
 
 from djtasks import encoding
-from djtasks.exceptions import MalformedMessage
+from djtasks.exceptions import MalformedMessage, ParseException
 from djtasks.message import PRIORITIES
 from djtasks.schedules import from_text
 
@@ -30,7 +30,7 @@ def problems(row: PeriodicTask) -> dict[str, str]:
         try:
             check(row)
         except (TypeError, ValueError) as error:
-            found[field] = str(error)
+            found[field] = error.translated() if isinstance(error, ParseException) else str(error)
     return found
 
 

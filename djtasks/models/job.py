@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from django.db import connections, models, transaction
 from django.utils.translation import gettext_lazy as _
@@ -19,6 +19,9 @@ from djtasks.models.attempts import attempts_after, with_attempt
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.job_group import JobGroup
 from djtasks.models.managers import AppManager
+
+BEGUN_AT_ONCE: Final = 200  # rows a statement
+NOT_KEPT: Final = "null"  # in the place of arguments: the task has store_arguments=False, and the job has ended
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -109,10 +112,12 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         None if the step is not held any more, or the vendor has no such statement: then nothing has happened.
         """
-        connection = connections[self.db]
-        if connection.vendor != "postgresql":
-            return set()
-        return statements.hand_over(connection, worker, outcome, time.monotonic())
+        return statements.hand_over(connections[self.db], worker, outcome, time.monotonic()) or set()
+
+    def clear_arguments(self, ids: Sequence[str]) -> None:
+        """Forget what these jobs were called with."""
+        if ids:
+            self.filter(pk__in=ids).update(args=NOT_KEPT, kwargs=NOT_KEPT)
 
     def record_retry(self, outcome: Outcome, now: datetime) -> bool:
         """Put the next try in the place of this one, if still held: message, state and lease in one step."""
@@ -128,9 +133,14 @@ class JobQuerySet(models.QuerySet["Job"]):
             )
         )
 
-    def begin(self, delivery: Delivery, now: datetime) -> None:
-        """Show that the job has begun, if it is still held and nobody has said so."""
-        self.held(delivery).filter(state=states.RECEIVED).update(state=states.STARTED, started_at=now)
+    def begin(self, deliveries: Sequence[Delivery], now: datetime) -> None:
+        """Show that jobs of one worker have begun, where they are still held and nobody has said so."""
+        for at in range(0, len(deliveries), BEGUN_AT_ONCE):
+            held = models.Q()
+            for each in deliveries[at : at + BEGUN_AT_ONCE]:
+                held |= models.Q(pk=each.id, token=each.token)
+            begun = self.filter(held, state=states.RECEIVED, worker=deliveries[0].worker)
+            begun.update(state=states.STARTED, started_at=now)
 
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """Store what the running task says of itself, if it is still held."""
@@ -152,6 +162,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             failure = outcome.failure
             self.filter(pk__in=outcome.stands_for, state=states.REPLACED).update(
                 state=outcome.state,
+                unique_key=None,
                 result=outcome.result,
                 finished_at=utc_now(),
                 exception=failure.kind if failure else "",
@@ -302,8 +313,18 @@ class Job(models.Model):
         """The word for people: what the task said of itself while it runs, else the state."""
         return self.custom_state if self.custom_state and self.state in states.RUNNING else self.state
 
+    @property
+    def keeps_arguments(self) -> bool:
+        """Whether the row has the arguments; of some tasks they go at the end."""
+        return self.args != NOT_KEPT
+
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """args and kwargs as values; model instances stand as references. Raises MalformedMessage."""
+        """args and kwargs as values; model instances stand as references; none if they are not kept.
+
+        Raises MalformedMessage.
+        """
+        if not self.keeps_arguments:
+            return [], {}
         return encoding.decode_arguments(self.args, self.kwargs, fetch=False)
 
     def progress(self) -> Any:
@@ -332,7 +353,7 @@ class Job(models.Model):
         self.order_key = microseconds(now)
         self.worker, self.exception, self.acked_early = "", "", False
         self.result = self.exception_message = self.exception_args = self.traceback = None
-        self.custom_state = self.meta = self.children = None
+        self.custom_state = self.meta = self.children = self.unique_key = None
         self.save()
 
     def current_attempt(self) -> dict[str, Any]:

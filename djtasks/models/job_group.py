@@ -24,6 +24,10 @@ class JobGroupQuerySet(models.QuerySet["JobGroup"]):
         """Members of them are still to end."""
         return self.filter(remaining__gt=0)
 
+    def forsaken(self, seconds: float) -> JobGroupQuerySet:
+        """Open groups of which their senders have said nothing for `seconds`: they died while they sent."""
+        return self.filter(open_at__lt=utc_now() - timedelta(seconds=seconds))
+
     def begin(self, groups: Sequence[NewGroup]) -> None:
         """Store groups whose members are sent in the same transaction; one that is there already stays as it is."""
         rows = [
@@ -32,6 +36,7 @@ class JobGroupQuerySet(models.QuerySet["JobGroup"]):
                 size=each.size,
                 remaining=each.size,
                 body=f"[{','.join(message.to_json() for message in each.body)}]" if each.body else None,
+                open_at=utc_now() if each.is_open else None,
             )
             for each in groups
         ]
@@ -87,6 +92,7 @@ class JobGroup(models.Model):
     results = models.TextField(null=True, editable=False)  # noqa: DJ001 - null: GroupResult.save was not called
     created_at = UTCDateTimeField(_("created at"), default=utc_now)
     finished_at = UTCDateTimeField(_("finished at"), null=True)
+    open_at = UTCDateTimeField(_("still sent at"), null=True)  # while its sender sends it, bit by bit
 
     objects = AppManager.from_queryset(JobGroupQuerySet)()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
@@ -17,13 +17,18 @@ from djtasks.models.managers import AppManager
 SILENT_AFTER: Final = 3  # times WORKER_LOST_AFTER: if nobody lives who would declare a worker lost
 
 
+def tasks_in(text: str | None) -> list[str]:
+    """The names in `Worker.tasks`."""
+    return list(json.loads(text)) if text else []
+
+
 class WorkerQuerySet(models.QuerySet["Worker"]):
     """Workers, and what they are asked to do."""
 
     def live(self) -> Self:
-        """Neither stopped nor lost, and heard of lately."""
+        """Neither stopped nor lost, and heard of lately; without the names of their tasks, which may be many."""
         silent = utc_now() - timedelta(seconds=SILENT_AFTER * settings.WORKER_LOST_AFTER)
-        return self.filter(stopped_at=None, lost_at=None, beat_at__gte=silent)
+        return self.filter(stopped_at=None, lost_at=None, beat_at__gte=silent).defer("tasks")
 
     def tell(self, worker: str, command: Mapping[str, Any]) -> bool:
         """Ask a live worker to do something, soon. Returns whether it lives.
@@ -59,11 +64,13 @@ class Worker(models.Model):
     queues = models.TextField(_("queues"))
     pool = models.CharField(_("pool"), max_length=16)
     concurrency = models.IntegerField(_("concurrency"))
+    tasks = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON list of the names that it knows
     version = models.CharField(_("version"), max_length=32, default="", db_default="")
     beat = models.BigIntegerField(_("beats"), default=0, db_default=0)
     beat_at = UTCDateTimeField(_("last beat"), default=utc_now)
     processed = models.BigIntegerField(_("processed"), default=0, db_default=0)
     failed = models.BigIntegerField(_("failed"), default=0, db_default=0)
+    memory = models.BigIntegerField(_("memory (KiB)"), null=True)  # of all its processes
     command = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON list of what it is asked to do
     scheduler_at = UTCDateTimeField(_("beat last woke"), null=True)  # when it last looked for due schedules
     started_at = UTCDateTimeField(_("started at"), default=utc_now)
@@ -85,6 +92,11 @@ class Worker(models.Model):
     def is_live(self) -> bool:
         return self.stopped_at is None and self.lost_at is None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody has heard of it for long, and nobody lives who would declare it lost."""
+        return self.is_live and (utc_now() - self.beat_at).total_seconds() > SILENT_AFTER * settings.WORKER_LOST_AFTER
+
     @staticmethod
     def queues_as_text(named: Sequence[str] | None, excluded: Sequence[str]) -> str:
         """What stands in `queues` of a worker of these queues (None: all), but for the excluded ones."""
@@ -93,14 +105,23 @@ class Worker(models.Model):
         return json.dumps([name for name in named if name not in excluded])
 
     def named_queues(self) -> list[str]:
-        """The queues that it serves by name; [] if it serves all (but some)."""
+        """The queues that it serves by name; [] if it serves all (but some), or none any more."""
         queues = json.loads(self.queues)
         return queues if isinstance(queues, list) else []
+
+    @property
+    def serves_none(self) -> bool:
+        """Whether it was told to leave its last queue."""
+        return self.queues == "[]"
 
     def excluded_queues(self) -> list[str]:
         """The queues that it leaves to others, of all."""
         queues = json.loads(self.queues)
         return list(queues["but"]) if isinstance(queues, dict) else []
+
+    def knows(self, task: str) -> bool:
+        """Whether a task of that name is declared there; of a worker that has not said so, it is supposed."""
+        return self.tasks is None or task in json.loads(self.tasks)
 
     def serves(self, queue: str) -> bool:
         """Whether it takes jobs of that queue."""
@@ -127,6 +148,8 @@ class Queue(models.Model):
 
     name = models.CharField(_("name"), max_length=128, primary_key=True)
     paused = models.BooleanField(_("paused"), default=False, db_default=False)
+    paused_at = UTCDateTimeField(_("paused since"), null=True)  # as who paused it says, on whatever broker
+    paused_by = models.CharField(_("paused by"), max_length=150, default="", db_default="", blank=True)
     default_priority = models.SmallIntegerField(_("default priority"), null=True, blank=True)
     aging = models.FloatField(_("aging (seconds)"), null=True, blank=True)  # of waiting, for a step of priority
     rate_limit = models.CharField(_("rate limit"), max_length=32, default="", db_default="", blank=True)
@@ -151,46 +174,3 @@ class Queue(models.Model):
     def is_set(self) -> bool:
         """Whether it says anything beside the name."""
         return self.paused or self.default_priority is not None or self.aging is not None
-
-
-class Limit(models.Model):
-    """A rate's next free slot, or the holders of a concurrency limit."""
-
-    key = models.CharField(max_length=255, primary_key=True)
-    rate = models.CharField(_("rate"), max_length=32, default="", db_default="", blank=True)
-    next_slot = models.BigIntegerField(default=0, db_default=0)  # µs
-    tokens = models.TextField(null=True)  # noqa: DJ001 - JSON list of [job id, boot id]
-
-    objects: ClassVar[AppManager[Self]] = AppManager()
-
-    class Meta:
-        verbose_name = _("limit")
-        verbose_name_plural = _("limits")
-        default_permissions = ("view",)
-
-    def __str__(self) -> str:
-        return self.key
-
-
-class Metric(models.Model):
-    """Counts and a histogram of one task and queue over one period."""
-
-    task = models.CharField(_("task"), max_length=255)
-    queue = models.CharField(_("queue"), max_length=128)
-    start_at = UTCDateTimeField(_("from"))
-    seconds = models.IntegerField(_("period (seconds)"))
-    counts = models.TextField(default="{}")  # JSON: ending → number
-    histogram = models.TextField(default="{}")  # JSON: bucket → number
-
-    objects: ClassVar[AppManager[Self]] = AppManager()
-
-    class Meta:
-        verbose_name = _("metric")
-        verbose_name_plural = _("metrics")
-        default_permissions = ("view",)
-        constraints = (
-            models.UniqueConstraint(fields=["start_at", "seconds", "task", "queue"], name="djtasks_metric_period"),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.task} {self.start_at}"

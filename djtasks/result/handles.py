@@ -10,12 +10,12 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, Self, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from djtasks import exceptions, publish, states
+from djtasks import exceptions, outbox, publish, states
 from djtasks.message import Message
 from djtasks.models import Job, JobGroup
 from djtasks.models.fields import utc_now
@@ -295,10 +295,17 @@ def raise_first_error(result: Any) -> None:
         each.maybe_throw()
 
 
-def handle_on(message: Message, committed: Callable[[], bool] | None) -> AsyncResult[Any]:
-    """The handle on a job that was just sent."""
+def handle_on(
+    message: Message, committed: Callable[[], bool] | None, holders: Mapping[str, str] | None = None
+) -> AsyncResult[Any]:
+    """The handle on a job that was just sent, or on the one of `holders` that has its unique key."""
+    if holders and message.id in holders:
+        return AsyncResult(holders[message.id], name=message.task)
     ignored = '"ignore_result":true' in message.options and not message.check
-    return AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
+    handle: AsyncResult[Any] = AsyncResult(message.id, name=message.task, ignored=ignored, committed=committed)
+    if message.unique_key is not None and committed is not None:
+        outbox.handles[message.id] = handle
+    return handle
 
 
 def _members_of(group_id: str) -> list[AsyncResult[Any]]:

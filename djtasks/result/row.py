@@ -199,17 +199,18 @@ def _rebuilt(row: Job) -> BaseException | None:
 
 
 def _exception_class(path: str) -> type[Exception] | None:
-    """The class, only from modules that are imported already: data never imports anything.
+    """The class, only from modules that are imported already: data never imports anything, not by a lazy module either.
 
     Not one like SystemExit: a task's `sys.exit()` must not end the process that asks for its result.
     """
     module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module or "builtins"), name, None)
+    found = getattr(sys.modules.get(module or "builtins"), "__dict__", {}).get(name)
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
 def _stand_in(row: Job) -> BaseException:
     """An exception of the same name and text, for a class that cannot be had or rebuilt here."""
-    name = row.exception.rpartition(".")[2] or "UnknownError"
+    name = row.exception.rpartition(".")[2]
+    name = name if name.isidentifier() else "UnknownError"  # not any text is the name of a class
     stand_in = type(name, (exceptions.DjtasksError,), {"__module__": row.exception.rpartition(".")[0]})
     return stand_in(f"{name}({row.exception_message or ''})")  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from datetime import MAXYEAR, datetime, tzinfo
 from typing import Final, Self
 
 from djtasks.exceptions import ParseException
+from djtasks.exceptions import gettext_noop as _
 from djtasks.schedules import fields
 from djtasks.schedules.wall import SECOND, Change, in_zone, instant_of, split
 
@@ -53,8 +54,12 @@ class crontab:
         given = text.split()
         if len(given) not in (5, 6):
             raise ParseException(
-                f"{text!r} has {len(given)} fields. Write five: minute, hour, day of month, month, day of week; "
-                "a sixth is for seconds."
+                _(
+                    "{text!r} has {count} fields. Write five: minute, hour, day of month, month, day of week; "
+                    "a sixth is for seconds."
+                ),
+                text=text,
+                count=len(given),
             )
         minute, hour, day_of_month, month_of_year, day_of_week = given[:5]
         second = given[5] if len(given) == 6 else "0"
@@ -105,8 +110,12 @@ class crontab:
         first = min(self.day_of_month)
         if all(first > _longest(month) for month in self.month_of_year):
             raise ParseException(
-                f"{self} never occurs: day_of_month is {first} at least, "
-                f"and month_of_year has no month with so many days."
+                _(
+                    "{schedule} never occurs: day_of_month is {first} at least, "
+                    "and month_of_year has no month with so many days."
+                ),
+                schedule=self,
+                first=first,
             )
 
     def _instant_in_fold(self, wall: datetime, change: Change, now: datetime, zone: tzinfo) -> datetime:

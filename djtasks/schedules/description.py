@@ -62,7 +62,7 @@ def _crontab(cron: crontab) -> str:
     listed = listed or (None if ruled else _times(cron, _MANY_TIMES))
     days = _days(cron)
     if listed and cron.day_of_month == frozenset(range(1, 32)) and len(cron.day_of_week) == 7:
-        days = f"{_('every day')} {days}".strip()
+        days = _within(_("every day"), days)
     times = listed or ruled or _numbers_of_each(cron)
     return _("%(times)s %(days)s") % {"times": times, "days": days} if days else times
 
@@ -137,7 +137,7 @@ def _past(cron: crontab) -> str:
 
 def _of_hours(cron: crontab) -> str:
     if cron.hour == _EACH_HOUR:
-        return _("every hour")
+        return pgettext("after “at 15 minutes past”", "every hour")
     return ngettext("the hour %(hours)s", "the hours %(hours)s", len(cron.hour)) % {"hours": _ranges(cron.hour)}
 
 
@@ -166,7 +166,14 @@ def _days(cron: crontab) -> str:
         return _dates(cron, months or _("each month"))
     weekdays = "" if len(cron.day_of_week) == 7 else _weekdays(cron.day_of_week)
     within = _("in %(months)s") % {"months": months} if months else ""
-    return " ".join(filter(None, (weekdays, within)))
+    return _within(weekdays, within)
+
+
+def _within(weekdays: str, months: str) -> str:
+    """ "on Mondays in July"; either may be ""."""
+    if weekdays and months:
+        return _("%(weekdays)s %(months)s") % {"weekdays": weekdays, "months": months}
+    return weekdays or months
 
 
 def _dates(cron: crontab, months: str) -> str:

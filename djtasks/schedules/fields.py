@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from djtasks.exceptions import ParseException
+from djtasks.exceptions import gettext_noop as _
 
 _PART = re.compile(
     r"(?: \* | (?P<first>[0-9]+|[a-z]+) (?: - (?P<last>[0-9]+|[a-z]+) )? ) (?: / (?P<step>[0-9]+) )?", re.VERBOSE
@@ -34,7 +35,7 @@ class Field:
         else:
             numbers = frozenset([self._number(given)])
         if not numbers:
-            raise self._refused("an empty list names no time at all")
+            raise self._refused(_("{keyword}: an empty list names no time at all."))
         return numbers
 
     def write(self, numbers: Collection[int]) -> str:
@@ -55,7 +56,11 @@ class Field:
         if found["last"] is not None:
             return self._range(first, self._named(found["last"]))[::step]
         if found["step"] is not None:
-            raise self._refused(f"{text!r} steps from where to where? Write {first}-{self.high}/{step}")
+            raise self._refused(
+                _("{keyword}: {text!r} steps from where to where? Write {example}."),
+                text=text,
+                example=f"{first}-{self.high}/{step}",
+            )
         return (first,)
 
     def _range(self, first: int, last: int) -> list[int]:
@@ -70,8 +75,12 @@ class Field:
         if 1 <= step <= self._size:
             return step
         raise self._refused(
-            f"a step of {text} is none. Within this field it can be 1 to {self._size}; "
-            "for longer times use schedule(), whose text is as 'every 90 minutes'"
+            _(
+                "{keyword}: a step of {step} is none. Within this field it can be 1 to {most}; "
+                "for longer times use schedule(), whose text is as 'every 90 minutes'."
+            ),
+            step=text,
+            most=self._size,
         )
 
     def _named(self, text: str) -> int:
@@ -84,9 +93,13 @@ class Field:
 
     def _number(self, number: object) -> int:
         if isinstance(number, bool) or not isinstance(number, int):
-            raise self._refused(f"takes an int, a text or an iterable of ints, not {number!r}")
+            raise self._refused(
+                _("{keyword}: takes an int, a text or an iterable of ints, not {number!r}."), number=number
+            )
         if not self.low <= number <= self.high:
-            raise self._refused(f"{number} is out of range, which is {self._bounds}")
+            raise self._refused(
+                _("{keyword}: {number} is out of range, which is {low} to {high}."), number=number, **self._bounds
+            )
         return int(number)
 
     def _as_step(self, ordered: list[int]) -> str | None:
@@ -111,20 +124,34 @@ class Field:
         return self.high - self.low + 1
 
     @property
-    def _bounds(self) -> str:
+    def _bounds(self) -> dict[str, str]:
         if not self.names:
-            return f"{self.low} to {self.high}"
-        return f"{self.low} ({self.names[0].capitalize()}) to {self.high} ({self.names[-1].capitalize()})"
+            return {"low": f"{self.low}", "high": f"{self.high}"}
+        first, last = self.names[0].capitalize(), self.names[-1].capitalize()
+        return {"low": f"{self.low} ({first})", "high": f"{self.high} ({last})"}
 
     def _unreadable(self, text: str) -> ParseException:
-        names = f" or a name such as {self.names[1][:3]}" if self.names else ""
+        if self.names:
+            return self._refused(
+                _(
+                    "{keyword}: cannot read {text!r}. Write *, a number from {low} to {high} or a name such as {name}, "
+                    "a range as 2-5, a step as */2 or 2-10/2, or several of these with commas between."
+                ),
+                text=text,
+                name=self.names[1][:_SHORTEST_NAME],
+                **self._bounds,
+            )
         return self._refused(
-            f"cannot read {text!r}. Write *, a number from {self._bounds}{names}, a range as 2-5, "
-            "a step as */2 or 2-10/2, or several of these with commas between"
+            _(
+                "{keyword}: cannot read {text!r}. Write *, a number from {low} to {high}, a range as 2-5, "
+                "a step as */2 or 2-10/2, or several of these with commas between."
+            ),
+            text=text,
+            **self._bounds,
         )
 
-    def _refused(self, reason: str) -> ParseException:
-        return ParseException(f"{self.keyword}: {reason}.")
+    def _refused(self, text: str, /, **words: object) -> ParseException:
+        return ParseException(text, keyword=self.keyword, **words)
 
 
 def runs(ordered: Iterable[int]) -> list[list[int]]:

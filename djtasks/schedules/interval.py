@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from djtasks.exceptions import ParseException
+from djtasks.exceptions import gettext_noop as _
 from djtasks.schedules.wall import in_zone, split
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -70,5 +71,5 @@ def _duration(given: object) -> timedelta:
         except OverflowError:
             raise ParseException(f"schedule({given!r}): that is longer than a timedelta can be.") from None
     if given < _MICROSECOND:
-        raise ParseException(f"schedule({given!r}): the time between two runs must be longer than zero.")
+        raise ParseException(_("schedule({given!r}): the time between two runs must be longer than zero."), given=given)
     return given

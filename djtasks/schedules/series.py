@@ -11,6 +11,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from djtasks.exceptions import ParseException
+from djtasks.exceptions import gettext_noop as _
 from djtasks.schedules.interval import schedule as interval
 from djtasks.schedules.ticks import Schedule
 
@@ -23,8 +24,10 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, no relative path, a folder of zones
         close = get_close_matches(name, available_timezones(), n=1, cutoff=0.6)
-        hint = f" Did you mean {close[0]}?" if close else " Write it as Europe/Berlin, or UTC."
-        raise ParseException(f"There is no time zone {name!r} here.{hint}") from None
+        text = _("There is no time zone {name!r} here. Write it as Europe/Berlin, or UTC.")
+        if close:
+            text = _("There is no time zone {name!r} here. Did you mean {near}?")
+        raise ParseException(text, name=name, near=close[0] if close else "") from None
 
 
 @dataclass(frozen=True, slots=True)

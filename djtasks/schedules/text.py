@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from djtasks.exceptions import ParseException
+from djtasks.exceptions import gettext_noop as _
 from djtasks.schedules.clock_time import clocked
 from djtasks.schedules.cron import crontab
 from djtasks.schedules.interval import schedule
@@ -43,9 +44,9 @@ _SHORT_UNITS: Final = {
 }  # fmt: skip
 _CALENDAR_UNITS: Final = {"month": "0 0 1 * *", "quarter": "0 0 1 */3 *", "year": "0 0 1 1 *"}
 _AMOUNT: Final = re.compile(r"(?P<count>[0-9]{1,15}(?:\.[0-9]{1,9})?)?\s*(?P<unit>[a-z]+)(?:\s*,|\s+and\b)?\s*")
-_HOW: Final = (
-    'Write five fields as in cron ("30 9 * * mon-fri", minute first), six with the seconds last, '
-    '"every 10 minutes", "at 2026-11-21T10:00:00+00:00", or @hourly, @daily, @weekly, @monthly, @yearly'
+_NO_SCHEDULE: Final = _(
+    '{text!r} is no schedule. Write five fields as in cron ("30 9 * * mon-fri", minute first), six with the seconds '
+    'last, "every 10 minutes", "at 2026-11-21T10:00:00+00:00", or @hourly, @daily, @weekly, @monthly, @yearly.'
 )
 
 
@@ -57,8 +58,10 @@ def to_text(schedule: Schedule) -> str:
     text = str(schedule)
     if len(text) > MAX_TEXT_LENGTH:
         raise ParseException(
-            f"This crontab takes {len(text)} characters, and only {MAX_TEXT_LENGTH} can be stored: {text}. "
-            "Split it in two."
+            _("This crontab takes {count} characters, and only {most} can be stored: {text}. Split it in two."),
+            count=len(text),
+            most=MAX_TEXT_LENGTH,
+            text=text,
         )
     return text
 
@@ -67,9 +70,11 @@ def from_text(text: str) -> Schedule:
     """The schedule that a text means. Raises ParseException, a ValueError, that says how to write one."""
     given = " ".join(text.split())
     if len(given) > LONGEST_READ:
-        raise ParseException(f"{given[:40]!r}… is no schedule: it has {len(given)} characters. {_HOW}.")
+        raise ParseException(
+            _("{text!r}… is no schedule: it has {count} characters."), text=given[:40], count=len(given)
+        )
     lowered = given.lower()
-    first, _, rest = lowered.partition(" ")
+    first, _space, rest = lowered.partition(" ")
     if first.startswith("@"):
         return _alias(lowered)
     if first in ("at", "once"):
@@ -78,7 +83,7 @@ def from_text(text: str) -> Schedule:
         return schedule(_duration(rest))
     if len(given.split(" ")) in (5, 6):
         return crontab.from_string(lowered)
-    raise ParseException(f"{text!r} is no schedule. {_HOW}.")
+    raise ParseException(_NO_SCHEDULE, text=text)
 
 
 def as_schedule(given: object) -> Schedule:
@@ -104,7 +109,7 @@ def as_schedule(given: object) -> Schedule:
 
 def _alias(text: str) -> crontab:
     if text not in _ALIASES:
-        raise ParseException(f"There is no {text!r}. These are known: {', '.join(_ALIASES)}.")
+        raise ParseException(_("There is no {text!r}. These are known: {names}."), text=text, names=", ".join(_ALIASES))
     return crontab.from_string(_ALIASES[text])
 
 
@@ -112,11 +117,16 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(re.sub(r" ?(utc|z)$", "+00:00", text).replace(" +", "+").upper())
     except ValueError:
-        raise ParseException(f"at {text!r}: that is no date and time. Write it as 2026-11-21T10:00:00+00:00.") from None
+        raise ParseException(
+            _("at {text!r}: that is no date and time. Write it as 2026-11-21T10:00:00+00:00."), text=text
+        ) from None
     if moment.tzinfo is None:
         raise ParseException(
-            f"at {text!r}: that has no offset from UTC, so nobody knows when it is. "
-            "Add one, as in 2026-11-21T10:00:00+00:00; Z is UTC."
+            _(
+                "at {text!r}: that has no offset from UTC, so nobody knows when it is. "
+                "Add one, as in 2026-11-21T10:00:00+00:00; Z is UTC."
+            ),
+            text=text,
         )
     return moment
 
@@ -130,19 +140,27 @@ def _duration(text: str) -> timedelta:
     # "every second minute" means two minutes, not a second and a minute.
     if not amounts or position < len(text) or (len(amounts) > 1 and not all(count for count, unit in amounts)):
         raise ParseException(
-            f"every {text!r}: write a number and a unit (seconds, minutes, hours, days, weeks), as in every 10 minutes."
+            _(
+                "every {text!r}: write a number and a unit (seconds, minutes, hours, days, weeks), "
+                "as in every 10 minutes."
+            ),
+            text=text,
         )
     try:
         return sum((_amount(count or "1", unit) for count, unit in amounts), timedelta(0))
     except OverflowError:
-        raise ParseException(f"every {text!r}: that is longer than can be counted.") from None
+        raise ParseException(_("every {text!r}: that is longer than can be counted."), text=text) from None
 
 
 def _amount(count: str, unit: str) -> timedelta:
     name = _SHORT_UNITS.get(unit, unit).removesuffix("s")
     name = _SHORT_UNITS.get(name, name)
     if name in _CALENDAR_UNITS:
-        raise ParseException(f"A {name} has no fixed length. Write the date as in cron: {_CALENDAR_UNITS[name]}.")
+        raise ParseException(
+            _("A {unit} has no fixed length. Write the date as in cron: {example}."),
+            unit=name,
+            example=_CALENDAR_UNITS[name],
+        )
     if name not in _UNITS:
-        raise ParseException(f"{unit!r} is no unit of time. Write seconds, minutes, hours, days or weeks.")
+        raise ParseException(_("{unit!r} is no unit of time. Write seconds, minutes, hours, days or weeks."), unit=unit)
     return timedelta(microseconds=int(Decimal(count) * (_UNITS[name] // timedelta(microseconds=1))))

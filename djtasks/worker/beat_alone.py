@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from djtasks.worker.child import take_signals
-from djtasks.worker.keeper import Keeper, run_keeper
+from djtasks.worker.keeper import Keeper
+from djtasks.worker.keeping import run_keeper
 from djtasks.worker.options import WorkerOptions
-from djtasks.worker.supervisor import new_worker_id, slots_of
+from djtasks.worker.processes import new_worker_id, slots_of
+from djtasks.worker.stops import take_signals
 
 
 class BeatAlone:

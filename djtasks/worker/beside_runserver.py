@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from django.conf import settings as django_settings
 
@@ -23,16 +24,14 @@ def is_wanted(argv: list[str], environment: dict[str, str]) -> bool:
     return bool(serves and wanted and hasattr(os, "fork"))
 
 
-def start() -> subprocess.Popen[bytes]:
-    """Start the worker. It stops when this process ends, however that is: then its pipe ends, too."""
+def start(arguments: Sequence[str] = ("runworker", "--concurrency", str(CONCURRENCY))) -> subprocess.Popen[bytes]:
+    """Start a worker. It stops when this process ends, however that is: then its pipe ends, too."""
     read_end, write_end = os.pipe()
     os.set_inheritable(write_end, False)
     program = ["-m", "django"] if sys.argv[0].endswith("__main__.py") else [sys.argv[0]]
-    arguments = ["runworker", "--concurrency", str(CONCURRENCY), "--parent-pipe", str(read_end)]
-    # In a session of its own: Ctrl-C is for runserver, whose end then stops the worker.
-    worker = subprocess.Popen(
-        [sys.executable, *program, *arguments], pass_fds=[read_end], stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    command = [sys.executable, *program, *arguments, "--parent-pipe", str(read_end)]
+    # In a session of its own: Ctrl-C is for this process, whose end then stops the worker.
+    worker = subprocess.Popen(command, pass_fds=[read_end], stdin=subprocess.DEVNULL, start_new_session=True)
     os.close(read_end)
     _started.append(worker)
     return worker

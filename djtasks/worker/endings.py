@@ -22,12 +22,12 @@ logger = logging.getLogger("djtasks.worker")
 
 def ended_from_outside(delivery: Delivery, word: Mapping[str, Any]) -> Outcome:
     """How a job ends whose process is dead: as the supervisor's last word on that process says, or as lost."""
-    sentence = word.get("sentence")
-    if sentence is None or sentence["id"] != delivery.id:
+    sentence = next((each for each in word.get("sentences", ()) if each["id"] == delivery.id), None)
+    if sentence is None:
         return _failed(delivery, WorkerLostError(_why(delivery)))
     if sentence["seconds"] is not None:
         return _failed(delivery, TimeLimitExceeded(sentence["seconds"]), sentence["seconds"])
-    return _terminated(delivery, sentence["signum"], word["seconds"])
+    return _terminated(delivery, sentence["signum"], sentence["ran"])
 
 
 def _failed(delivery: Delivery, error: Exception, seconds: float | None = None) -> Outcome:

@@ -39,31 +39,34 @@ class Enforcer:
     def patience(self, children: Collection[Process]) -> float:
         """Seconds until it has to look again."""
         waits = [CLOSE_LOOKS for each in children if each.patience_ends is not None]
-        running = [self.slots.read(each.index) for each in children if each.index is not None]
-        return max(0.0, min([*waits, *(each.left for each in running if each is not None)], default=float("inf")))
+        indexes = [each.index for each in children if each.index is not None]
+        left = [run.left for index in indexes for run in self.slots.running(index).values()]
+        return max(0.0, min([*waits, *left], default=float("inf")))
 
     def enforce(self, children: Collection[Process]) -> None:
         """End what must not run on."""
         for process in children:
             if process.index is None:
                 continue
-            sentence = self._sentence(self.slots.read(process.index))
-            if sentence is None:
-                process.sentence = process.patience_ends = None
-            elif process.sentence is not None:
+            if not self._sentences(process.index):
+                process.sentences, process.patience_ends = (), None
+            elif process.sentences:
                 if process.patience_ends is not None and time.monotonic() > process.patience_ends:
                     kill_group(process.pid)
             elif self._is_time(process, process.index):
-                self._carry_out(process, process.index, sentence)
+                self._carry_out(process, process.index)
 
-    def _sentence(self, started: Started | None) -> Sentence | None:
-        if started is None:
-            return None
+    def _sentences(self, index: int) -> dict[int, Sentence]:
+        """What is to end of what runs in a child, by its mark. A time limit is a call's, and ends all its jobs."""
+        running = self.slots.running(index)
+        over = {started.place: started.time_limit for started in running.values() if started.left <= 0}
+        found = {mark: self._sentence(started, over.get(started.place)) for mark, started in running.items()}
+        return {mark: sentence for mark, sentence in found.items() if sentence is not None}
+
+    def _sentence(self, started: Started, seconds: float | None) -> Sentence | None:
         if order := self._revoked.get((started.id, started.token)):
             return Sentence(started.id, started.token, order[0])
-        if started.left <= 0:
-            return Sentence(started.id, started.token, seconds=started.time_limit)
-        return None
+        return None if seconds is None else Sentence(started.id, started.token, seconds=seconds)
 
     def _is_time(self, process: Process, index: int) -> bool:
         """Whether nothing is left to wait for: what others of its jobs came to is stored, or cannot be stored now."""
@@ -73,15 +76,18 @@ class Enforcer:
             process.patience_ends = time.monotonic() + LAST_STORING
         return time.monotonic() > process.patience_ends
 
-    def _carry_out(self, process: Process, index: int, sentence: Sentence) -> None:
-        """Send the signal, if that job still runs: it may be ending just now, or the next one have begun."""
+    def _carry_out(self, process: Process, index: int) -> None:
+        """Send the signal, if what is to end still runs: it may be ending just now, or the next job have begun."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGSTOP)
             _wait_for_standstill(process.pid)
-            if self._sentence(self.slots.read(index)) == sentence:
-                process.sentence, process.patience_ends = sentence, time.monotonic() + LAST_DEEDS
-                self.slots.condemn(index)
-                signal_group(process.pid, sentence.signum)
+            if sentences := self._sentences(index):
+                process.sentences = tuple(sentences.values())
+                process.patience_ends = time.monotonic() + LAST_DEEDS
+                for mark in sentences:
+                    self.slots.condemn(index, mark)
+                numbers = [each.signum for each in process.sentences]
+                signal_group(process.pid, signal.SIGKILL if signal.SIGKILL in numbers else numbers[0])
             os.kill(process.pid, signal.SIGCONT)
 
 

@@ -6,32 +6,33 @@ Rows of jobs are written first, by id, then groups are counted down, by id, then
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from django.db import connections, transaction
 
-from djtasks import outbox, states
+from djtasks import outbox, registry, states
 from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, JobGroup, statements
 from djtasks.models.attempts import attempts_after
 from djtasks.models.fields import utc_now
-from djtasks.models.job import message_of
+from djtasks.models.job import NOT_KEPT, message_of
 
 logger = logging.getLogger("djtasks.ledger")
 
 
 @dataclass(slots=True)
 class Entry:
-    """What is to be done once it is committed: acknowledge, put in place, give back, run."""
+    """What is to be done once it is committed: acknowledge, put in place, give back, run, report."""
 
     ended: list[Delivery] = field(default_factory=list)
     again: list[tuple[Delivery, Message]] = field(default_factory=list)
     back: list[Outcome] = field(default_factory=list)
     leased: list[Delivery] = field(default_factory=list)  # that come here next anyhow
+    failed: list[Outcome] = field(default_factory=list)
 
 
 class Writer:
@@ -47,7 +48,7 @@ class Writer:
 
         Raises what the database does, and BrokerUnavailable; then nothing is written.
         """
-        if len(outcomes) == 1 and _is_step(outcomes[0]):
+        if len(outcomes) == 1 and _is_step(outcomes[0]) and not _is_to_forget(outcomes[0]):
             outcome = outcomes[0]
             has_row = self.broker.transactional or (outcome.delivery.id in by_row and not outcome.sent)
             if has_row and (entry := self._hand_over(outcome)):
@@ -67,21 +68,29 @@ class Writer:
 
     def _write(self, outcomes: Sequence[Outcome]) -> Entry:
         final = [each for each in outcomes if each.state in states.SETTLED and not each.forget]
-        is_plain = len(final) == len(outcomes) and not any(map(_has_consequences, final))
+        private = {each.delivery.id for each in final if _is_to_forget(each)}
+        is_plain = len(final) == len(outcomes) and not private and not any(map(_changes_more, final))
         entry = Entry(back=[each for each in outcomes if _is_given_back(each)])
         with nullcontext() if is_plain else transaction.atomic(using=settings.DATABASE):
             if self.broker.transactional:  # one statement is its own transaction
-                self._record(outcomes, final, entry)
+                self._record(outcomes, final, private, entry)
             else:
-                self._store(outcomes, final, entry)
+                self._store(outcomes, final, private, entry)
         rescheduled = {delivery.id for delivery, _message in entry.again}
         kept = [each.delivery for each in outcomes if not _is_given_back(each)]
         entry.ended = [each for each in kept if each.id not in rescheduled]
         return entry
 
-    def _record(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], entry: Entry) -> None:
-        """The queue is the job table: the rows are there, and a retry is one change of its row."""
-        self._settle(final, Job.objects.record(self.worker, final), entry)
+    def _record(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], private: Set[str], entry: Entry) -> None:
+        """The queue is the job table: the rows are there, and a retry is one change of its row.
+
+        `private`: the ids of those whose arguments are not kept.
+        """
+        recorded = Job.objects.record(self.worker, final)
+        Job.objects.all().clear_arguments(sorted(private & recorded))
+        if ended := [each.delivery.id for each in final if _is_unique(each) and each.delivery.id in recorded]:
+            Job.objects.filter(pk__in=ended).update(unique_key=None)
+        self._settle(final, recorded, entry)
         retries = [each for each in outcomes if each.next is not None]
         now = statements.now(connections[settings.DATABASE]) if retries else None
         for outcome in sorted(retries, key=lambda each: each.delivery.id):
@@ -91,10 +100,11 @@ class Writer:
             if outcome.forget:
                 Job.objects.held(outcome.delivery).delete()
 
-    def _store(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], entry: Entry) -> None:
+    def _store(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], private: Set[str], entry: Entry) -> None:
         """The queue is elsewhere: rows may have to be made, and retries are put in the place of their jobs there."""
         retries = [each for each in outcomes if each.next is not None]
-        lasting = [*final, *retries]
+        ended = [_without_arguments(each) if each.delivery.id in private else each for each in final]
+        lasting = [*ended, *retries]
         foreign = self._settle(lasting, Job.objects.all().store(lasting), entry)
         if forgotten := [each.delivery.id for each in outcomes if each.forget]:
             unended = Job.objects.exclude(state__in=states.SETTLED)
@@ -111,6 +121,7 @@ class Writer:
         """Do what follows from outcomes that are recorded now, or were before. Returns those of other workers."""
         accepted = [each for each in outcomes if each.delivery.id in new]
         rest = [each for each in outcomes if each.delivery.id not in new]
+        entry.failed = [each for each in accepted if each.state == states.FAILURE]
         before = Job.objects.recorded(rest) if rest else set()
         foreign = [each for each in rest if each.delivery.id not in before]
         for each in foreign:
@@ -144,12 +155,33 @@ def overtaken(deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
     ]
 
 
+def _is_to_forget(outcome: Outcome) -> bool:
+    """Whether its arguments must not be kept once it has ended."""
+    task = registry.find(outcome.delivery.message.task)
+    return task is not None and not task.store_arguments
+
+
+def _without_arguments(outcome: Outcome) -> Outcome:
+    message = replace(outcome.delivery.message, args=NOT_KEPT, kwargs=NOT_KEPT)
+    return replace(outcome, delivery=replace(outcome.delivery, message=message))
+
+
 def _is_given_back(outcome: Outcome) -> bool:
     return outcome.next is None and outcome.state not in states.SETTLED
 
 
+def _is_unique(outcome: Outcome) -> bool:
+    """Whether a unique key ends with it."""
+    message = outcome.delivery.message
+    if message.unique_key is None or outcome.state == states.REPLACED:
+        return False
+    return message.uniqueness.seconds is None
+
+
 def _is_step(outcome: Outcome) -> bool:
     """Whether it has succeeded, and one job follows from that and nothing else."""
+    if outcome.delivery.message.unique_key is not None:
+        return False
     others = (outcome.counts, outcome.grows, outcome.also, outcome.stands_for, outcome.groups, outcome.forget)
     return outcome.state == states.SUCCESS and len(outcome.follow_ups) == 1 and not any(others)
 
@@ -159,6 +191,11 @@ def _has_consequences(outcome: Outcome) -> bool:
     return bool(
         outcome.follow_ups or outcome.counts or outcome.grows or outcome.also or outcome.stands_for or outcome.groups
     )
+
+
+def _changes_more(outcome: Outcome) -> bool:
+    """Whether more than one statement is to be done for it."""
+    return _is_unique(outcome) or _has_consequences(outcome)
 
 
 def _conclude(outcomes: Sequence[Outcome]) -> list[Message]:

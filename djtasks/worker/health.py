@@ -30,7 +30,8 @@ class Health:
     """How a worker of this machine is. Ages are seconds; `problem` says what is wrong, "" if nothing is.
 
     `beat_age`: since its keeper last reached the broker (None: never); `claim_age`: since that of its children that
-    waits for jobs, and has for longest, last asked for some (None: no child waits).
+    waits for jobs, and has for longest, last asked for some (None: no child waits). `places`: how many jobs it can
+    run at a time, of which it runs `busy`.
     """
 
     worker: str
@@ -38,7 +39,7 @@ class Health:
     problem: str
     beat_age: float | None
     claim_age: float | None
-    children: int
+    places: int
     busy: int
 
 
@@ -48,9 +49,12 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[int | None]:
-    """Within the block, the descriptor of a new file for our slots, locked by this process; None if there is none."""
-    made = _make_file()
+def shown(site: str = "") -> Iterator[int | None]:
+    """Within the block, the descriptor of a new file for our slots, locked by this process; None if there is none.
+
+    `site` is a mark of its broker and its database, so that others of this user are not asked for ours.
+    """
+    made = _make_file(site)
     if made is None:
         logger.warning("No file can be made in %s, so `djtasks health` will not see this worker", folder())
         yield None
@@ -63,36 +67,38 @@ def shown() -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _make_file() -> tuple[int, Path] | None:
+def _make_file(site: str) -> tuple[int, Path] | None:
     place = folder()
     try:
         place.mkdir(mode=0o700, exist_ok=True)
         if not _is_ours(place):
             return None
         _sweep(place)
-        descriptor, name = tempfile.mkstemp(dir=place, prefix=f"{os.getpid()}-", suffix=".slots")
+        descriptor, name = tempfile.mkstemp(dir=place, prefix=f"{os.getpid()}-{site}-", suffix=".slots")
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
     except OSError:
         return None
     return descriptor, Path(name)
 
 
-def living(worker: str | None = None) -> list[Health]:
-    """How the workers of this machine are that live, or the one of that name."""
+def living(worker: str | None = None, site: str | None = None) -> list[Health]:
+    """How the workers of this machine are that live, or the one of that name; of one site, or of all of this user."""
     if not _is_ours(folder()):
         return []
     wanted = None if worker is None else expand_hostname(worker)
-    found = [health for path in sorted(folder().glob("*.slots")) if (health := _health_in(path)) is not None]
+    files = sorted(folder().glob("*.slots" if site is None else f"*-{site}-*.slots"))
+    found = [health for path in files if (health := _health_in(path)) is not None]
     return [each for each in found if wanted is None or each.worker == wanted]
 
 
-def verdict(worker: str | None, found: list[Health]) -> str:
+def verdict(worker: str | None, found: list[Health], site: str | None = None) -> str:
     """What is wrong, in a sentence; "" if all are well."""
     if not found:
-        others = ", ".join(each.worker for each in living())
+        others = ", ".join(each.worker for each in living(site=site))
         name = "" if worker is None else f" named {expand_hostname(worker)}"
         hint = f" These run: {others}." if others else ""
-        return f"No worker{name} of this user runs on this machine.{hint}"
+        whose = "of this user" if site is None else "of this site and this user"
+        return f"No worker{name} {whose} runs on this machine.{hint}"
     return " ".join(each.problem for each in found if each.problem)
 
 
@@ -102,11 +108,12 @@ def _health_in(path: Path) -> Health | None:
         return None  # our own: to close it here would give up the lock
     with contextlib.suppress(OSError, ValueError), path.open("r+b") as file:
         if _is_held(file.fileno()):
-            return _judged(Slots.look(file.fileno()))
+            return judged(Slots.look(file.fileno()))
     return None
 
 
-def _judged(slots: Slots) -> Health:
+def judged(slots: Slots) -> Health:
+    """How the worker is whose slots these are."""
     limit = slots.lost_after * PATIENCE
     beat_age, claim_age = slots.beat_age(), slots.longest_wait()
     who = f"The worker {slots.name} (process {slots.pid})"
@@ -117,14 +124,15 @@ def _judged(slots: Slots) -> Health:
         problem = f"{who} has not reached its broker and database for {beat_age:.0f} s."
     elif claim_age is not None and claim_age > limit:
         problem = f"{who} has a process that waits for jobs and has not got to ask for any for {claim_age:.0f} s."
-    busy = sum(slots.read(index) is not None for index in range(slots.count))
+    living = [index for index in range(slots.count) if slots.owner(index)]
+    busy = sum(slots.busy(index) for index in living)
     return Health(
         slots.name,
         slots.pid,
         problem,
         None if beat_age == float("inf") else round(beat_age, 3),
         None if claim_age is None else round(claim_age, 3),
-        slots.count,
+        len(living) * slots.runs,
         busy,
     )
 
@@ -158,7 +166,7 @@ def _sweep(place: Path) -> None:
 def describe(each: Health) -> str:
     """A worker that is well, in a line."""
     wait = "" if each.claim_age is None else f", asked for jobs {each.claim_age:.1f} s ago"
-    busy = f", {each.busy} of {each.children} busy" if each.children else ""
+    busy = f", {each.busy} of {each.places} busy" if each.places else ""
     return f"{each.worker} (process {each.pid}) is well: beat {each.beat_age:.1f} s ago{wait}{busy}."
 
 

@@ -1,7 +1,7 @@
 """The process that keeps the worker: it runs no user code, so nothing of the user's can stall it.
 
 It beats for all children, rescues what dead ones held, watches the other workers' beats, makes due
-jobs ready, sends what was left in the outbox and prunes. Beat, which sends what schedules are due, runs in a thread
+jobs ready and sends what was left in the outbox. Beat, which sends what schedules are due, runs in a thread
 beside it: routers and signals are the user's code.
 """
 
@@ -15,27 +15,30 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Q
 
 import djtasks
-from djtasks import outbox, signals, states
+from djtasks import outbox, registry, restraint, signals, states
 from djtasks.beat import Beat
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.models import Job, JobGroup, Queue, Worker
+from djtasks.half_open import Waiting, waiting_here
+from djtasks.models import Job, Limit, Queue, Worker
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
-from djtasks.worker.descriptors import readable
+from djtasks.reports import Mailer
+from djtasks.worker import memory
+from djtasks.worker.counters import counters_of
 from djtasks.worker.endings import ended_from_outside
 from djtasks.worker.ledger import Ledger
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
+from djtasks.worker.watch import Watch
 
 logger = logging.getLogger("djtasks.worker")
 
@@ -44,45 +47,16 @@ LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it
 COMMANDS_EVERY: Final = 1.0  # seconds between two looks for what an operator asks, at most
 RESEND_EVERY: Final = 1.0  # seconds
 RESENT_AT_ONCE: Final = 2000  # messages, about, so that the beats do not wait for a long outbox
+FILL_EVERY: Final = 1.0  # seconds between two looks for places under limits that dead workers have left
 READ_QUEUES_EVERY: Final = 5.0  # seconds
 AGE_EVERY: Final = 1.0  # seconds
+DEMAND_EVERY: Final = 0.5  # seconds between two looks whether jobs wait, where the number of children follows that
+MEASURE_EVERY: Final = 15.0  # seconds
 COMPLAIN_EVERY: Final = 60.0  # seconds
-PRUNE_EVERY: Final = 60.0  # seconds
+REPORT_EVERY: Final = 5.0  # seconds
 STUMBLE_PAUSE: Final = 1.0  # seconds after an error that nobody expected
-PRUNE_BATCH: Final = 1000  # rows a transaction
 DEATHS_KEPT: Final = 100  # that are remembered: what a dead process holds locked can be rescued only later
 BATCH: Final = 500  # jobs that are sent again at a time
-LOST_WORKERS_KEPT: Final = 100  # rows of workers that live no more
-
-
-class Watch:
-    """Who has not been seen to move for a while, by this process's own clock.
-
-    Only time in which this process itself looked without a gap counts: after an outage, or a pause
-    of its own, nobody is presumed dead.
-    """
-
-    def __init__(self, patience: float) -> None:
-        self.patience = patience  # seconds
-        self._seen: dict[str, tuple[object, float]] = {}
-        self._last_look = 0.0
-
-    def look(self, standing: Mapping[str, object]) -> list[str]:
-        """Who of `standing` (name → what would change if it moved) has stood still for `patience` seconds."""
-        now = time.monotonic()
-        if now - self._last_look > self.patience / 2:
-            self._seen = {}
-        self._last_look = now
-        before = self._seen
-        self._seen = {
-            name: before[name] if name in before and before[name][0] == what else (what, now)
-            for name, what in standing.items()
-        }
-        return [name for name, (_, since) in self._seen.items() if now - since >= self.patience]
-
-    def restart(self) -> None:
-        """Forget what was seen: the store did not answer, so nobody could have been seen moving."""
-        self._seen = {}
 
 
 class Keeper:
@@ -96,9 +70,11 @@ class Keeper:
         self.slots = slots
         self.options = options
         self.broker = get_broker()
-        self.ledger = Ledger(self.broker, self.owner)
+        self.ledger = Ledger(self.broker, self.owner, counters=counters_of(options))
         self.beat = Beat() if options.beat else None
+        self.mailer = Mailer()
         self.stopping = False
+        self.memory: int | None = None  # KiB that the worker takes, as measured last
         self._say = say
         self._losses: list[Loss] = [Loss(f"{worker}.k{each}", known=False) for each in range(number)]
         self._deaths: dict[str, Mapping[str, Any]] = {}  # what was told of the last of our dead, by owner
@@ -111,11 +87,15 @@ class Keeper:
         self._unsent = Watch(outbox.LEFT_BEHIND)
         self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
         self._failures = 0
+        self._waiting: Waiting | None = None  # for the database
+        self._pid = os.getppid() if options.forks else os.getpid()  # of the worker
         self._aging: Mapping[str, float] = {}  # queue → seconds of waiting that count as one priority
 
     def turn(self) -> None:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
-        with self.broker.patience(0.0):
+        if self._waiting is None:  # it is that of the thread that turns
+            self._waiting = waiting_here()
+        with self._waiting.asking(), self.broker.patience(0.0):
             self._turn()
 
     def _turn(self) -> None:
@@ -131,7 +111,11 @@ class Keeper:
             self._every("outbox", RESEND_EVERY, self._resend)
             self._every("queues", READ_QUEUES_EVERY, self._read_queues)
             self._every("age", AGE_EVERY, self._age)
-            self._every("prune", PRUNE_EVERY, self.prune)
+            self._every("places", FILL_EVERY, self.broker.fill_places)
+            self._every("measure", MEASURE_EVERY, self._measure)
+            if self.options.least is not None:
+                self._every("demand", DEMAND_EVERY, self._tell_demand)
+            self._every("report", REPORT_EVERY, self.mailer.turn)
             self._failures = 0
         except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
             self._failures += 1
@@ -154,12 +138,17 @@ class Keeper:
             time.sleep(STUMBLE_PAUSE)
 
     def hear(self, word: Mapping[str, Any]) -> None:
-        """Take a word from the supervisor: a child's death, or that the worker stops."""
+        """Take a word from the supervisor: a child's death, that the worker has been changed, or that it stops."""
         if "dead" in word:
             self._deaths[word["dead"]] = word
             for oldest in list(self._deaths)[:-DEATHS_KEPT]:
                 del self._deaths[oldest]
             self._losses.append(self._loss_of(word["dead"]))
+        if "become" in word:
+            given = word["become"]
+            lists = {name: tuple(given[name]) for name in ("queues", "excluded") if given[name] is not None}
+            self.options = replace(self.options, **{**given, **lists})
+            self._registered = False
         if word.get("stop"):
             self.stopping = True
 
@@ -175,24 +164,12 @@ class Keeper:
             owners = self.broker.owners() | self._owners_of_rows()
             self._losses += [self._loss_of(name) for name in self._left_behind(owners)]
             self._rescue()
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            self.mailer.finish()
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             processed, failed = self.slots.counts()
             Worker.objects.filter(pk=self.worker).update(stopped_at=utc_now(), processed=processed, failed=failed)
             self.broker.sign_off(self.worker)
-
-    def prune(self) -> int:
-        """Delete one batch of what has expired. Returns how many jobs; a full batch makes the next one due at once."""
-        seconds = settings.result_expires
-        deleted = Job.objects.prune(seconds, PRUNE_BATCH) if seconds is not None else 0
-        if seconds is not None:
-            JobGroup.objects.all().prune(seconds, PRUNE_BATCH)
-        yesterday = utc_now() - timedelta(days=1)
-        Job.objects.tombstones().filter(finished_at__lt=yesterday).delete()
-        gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
-        Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
-        if deleted == PRUNE_BATCH:
-            self._next["prune"] = 0.0
-        return deleted
 
     def _read_queues(self) -> None:
         """See how the queues are set, and tell a broker that keeps a copy: it may have been emptied."""
@@ -204,27 +181,50 @@ class Keeper:
         for queue, step in self._aging.items():
             self.broker.age(queue, step=step)
 
+    def _measure(self) -> None:
+        self.memory = memory.taken_by(self._pid)
+        Worker.objects.filter(pk=self.worker).update(memory=self.memory)
+
+    def _tell_demand(self) -> None:
+        """Tell the supervisor whether jobs wait in the queues that this worker serves."""
+        named, excluded = self.options.queues, self.options.excluded
+        served = {name for name in self.broker.queues() if name not in excluded and (named is None or name in named)}
+        if served and self.broker.transactional:
+            served -= set(Queue.objects.filter(paused=True).values_list("name", flat=True))
+        elif served:
+            served -= {name for name, size in self.broker.sizes().items() if size.paused}
+        self._say({"waiting": bool(served)})
+
     def _every(self, name: str, seconds: float, act: Callable[[], object]) -> None:
         now = time.monotonic()
         if now >= self._next.get(name, 0.0):
             self._next[name] = now + seconds
+            if self._waiting is not None:
+                self._waiting.moves()
             act()
 
     def _register(self) -> None:
         if self._registered:
             return
         options = self.options
-        Worker.objects.get_or_create(
+        changeable = {
+            "queues": Worker.queues_as_text(options.queues, options.excluded),
+            "concurrency": options.concurrency,
+        }
+        _row, is_new = Worker.objects.get_or_create(
             pk=self.worker,
             defaults={
+                **changeable,
                 "hostname": options.hostname,
-                "pid": os.getppid() if options.pool == "prefork" else os.getpid(),
-                "queues": Worker.queues_as_text(options.queues, options.excluded),
+                "pid": self._pid,
                 "pool": options.pool,
-                "concurrency": options.concurrency,
+                "tasks": json.dumps(registry.names()),
                 "version": djtasks.__version__,
             },
         )
+        if not is_new:
+            Worker.objects.filter(pk=self.worker).update(**changeable)
+        Limit.objects.all().declare(restraint.declared(registry.all_tasks()))
         self._registered = True
 
     def _beat(self) -> None:
@@ -246,8 +246,7 @@ class Keeper:
         workers = Worker.objects.all()
         if text := workers.commands(self.worker):
             for command in json.loads(text):
-                if "terminate" in command:
-                    self._say(command)
+                self._say(command)
             workers.obeyed(self.worker, text)
 
     def _watch(self) -> None:
@@ -269,9 +268,8 @@ class Keeper:
     def _loss_of(self, owner: str) -> Loss:
         """The loss of a child of ours, with what was told of its death."""
         word = self._deaths.get(owner, {})
-        started = word.get("started")
-        ran = (started[0], started[1]) if started else None
-        return Loss(owner, started=ran, final=word.get("sentence") is not None)
+        started = tuple((job_id, token) for job_id, token in word.get("started", ()))
+        return Loss(owner, started=started, final=bool(word.get("sentences")))
 
     def _left_behind(self, owners: Iterable[str]) -> list[str]:
         """Leases of our own dead: a server may finish a claim, or give a lock free, after its client has died."""
@@ -295,6 +293,7 @@ class Keeper:
             self._losses.pop(0)
             self._say({"rescued": loss.worker})
             self.ledger.commit()
+            self._next["places"] = 0.0
 
     # Where the queue is not the job table
 
@@ -376,36 +375,3 @@ class Keeper:
 
 def _worker_of(owner: str) -> str:
     return owner.partition(".")[0]
-
-
-def run_keeper(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None = None) -> None:
-    """Loop until told to stop, with beat beside it. `source`: where the supervisor's words come, a JSON line each.
-
-    At its end the supervisor is gone, and so are we; with `at_end`, that is called and the loop goes on.
-    """
-    if keeper.beat is not None:
-        keeper.beat.start()
-    try:
-        _keep(keeper, source, at_end)
-    finally:
-        if keeper.beat is not None:
-            keeper.beat.stop()
-    keeper.finish()
-
-
-def _keep(keeper: Keeper, source: int | None, at_end: Callable[[], object] | None) -> None:
-    rest = b""
-    while not keeper.stopping:
-        keeper.turn()
-        if source is None:
-            time.sleep(PROMOTE_EVERY)
-        elif readable([source], PROMOTE_EVERY):
-            data = os.read(source, 65536)
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                keeper.hear(json.loads(line))
-            if not data:
-                if at_end is None:
-                    return
-                at_end()
-                source = None

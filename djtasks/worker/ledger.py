@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import inf
 from typing import Final
 
 from django.db import InterfaceError, OperationalError, connections
 
-from djtasks import follow_ups, states
+from djtasks import follow_ups, reports, states
 from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, statements
+from djtasks.worker.counters import Counters
 from djtasks.worker.entry import Entry, Writer, overtaken
+from djtasks.worker.tally import Tally
 
 logger = logging.getLogger("djtasks.ledger")
 
@@ -39,7 +42,7 @@ MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STAR
 
 @dataclass(slots=True)
 class _Begun:
-    """A job that runs, since `since` (monotonic); `marked` once its row says so."""
+    """A job that runs, or is to run here, since `since` (monotonic); `marked` once its row says so."""
 
     delivery: Delivery
     since: float
@@ -62,23 +65,26 @@ class Ledger:
         *,
         wants: Callable[[Sequence[Message]], Sequence[Message]] = lambda _messages: (),
         take: Callable[[Sequence[Delivery]], None] = lambda _deliveries: None,
+        counters: Counters | None = None,
     ) -> None:
         self.broker = broker
         self.worker = worker
         self._wake = wake
         self._writer = Writer(broker, worker, wants)
         self._take = take
+        self._tally = Tally()
+        self._counters = counters  # for `runworker --metrics-port`
         self._room = threading.Condition()
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
-        self._untold: dict[str, Delivery] = {}  # leased by us, which the broker need not know yet
-        self._untold_since = 0.0
+        self._untold: dict[str, _Begun] = {}  # leased by us, which the broker need not know yet
         # Recorded, but not yet told to the broker:
         self._ended: list[Delivery] = []
         self._again: list[tuple[Delivery, Message]] = []
         self._back: list[Outcome] = []
+        self._failed: list[Outcome] = []  # recorded, but not yet reported
 
     def record(self, outcome: Outcome, *, block: bool = True) -> None:
         """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second.
@@ -138,9 +144,8 @@ class Ledger:
 
     def next_mark(self) -> float | None:
         """Seconds until the row of a running job is to say STARTED, or the broker to hear of it; None if none is."""
-        waits = [each.since + MARK_AFTER - time.monotonic() for each in list(self._begun.values()) if not each.marked]
-        if self._untold:
-            waits.append(self._untold_since + MARK_AFTER - time.monotonic())
+        unmarked = [each for each in list(self._begun.values()) if not each.marked]
+        waits = [each.since + MARK_AFTER - time.monotonic() for each in (*unmarked, *self._untold.values())]
         return max(0.0, min(waits)) if waits else None
 
     def commit(self) -> int:
@@ -155,6 +160,9 @@ class Ledger:
         try:
             if outcomes:
                 self._store(outcomes)
+                self._tally.add(outcomes)
+                if self._counters is not None:
+                    self._counters.add(outcomes)
         except BaseException:
             with self._room:
                 self._gathered[:0] = outcomes
@@ -164,7 +172,19 @@ class Ledger:
                 self._writing = 0
                 self._room.notify_all()
         self._tell_broker()
+        self._tally.write()
+        if self._counters is not None:
+            self._counters.send()
+        if self._failed:
+            failed, self._failed = self._failed, []
+            reports.note(failed)
         return len(outcomes)
+
+    def finish(self) -> None:
+        """After the last commit: write what else has been counted."""
+        self._tally.write(at_once=True)
+        if self._counters is not None:
+            self._counters.send(at_once=True)
 
     def _is_full(self) -> bool:
         if not self._gathered:
@@ -193,8 +213,8 @@ class Ledger:
             Job.objects.all().store([_begun(each) for each in due])
         elif due:
             clock, now = statements.now(connections[settings.DATABASE]), time.monotonic()
-            for each in due:
-                Job.objects.begin(each.delivery, clock - timedelta(seconds=now - each.since))
+            first = min(each.since for each in due)
+            Job.objects.begin([each.delivery for each in due], clock - timedelta(seconds=now - first))
         for each in due:
             each.marked = True
 
@@ -245,17 +265,18 @@ class Ledger:
         self._ended += entry.ended
         self._again += entry.again
         self._back += entry.back
+        self._failed += entry.failed
         if entry.leased:
             if not self.broker.transactional:
-                self._untold_since = self._untold_since if self._untold else time.monotonic()
-                self._untold.update((each.id, each) for each in entry.leased)
+                now = time.monotonic()
+                self._untold.update((each.id, _Begun(each, now)) for each in entry.leased)
             self._take(entry.leased)
 
     def _tell_broker(self) -> None:
         """Acknowledge, put in place and give back what is recorded; what the broker does not take stays for later."""
         self._ended = [each for each in self._ended if self._untold.pop(each.id, None) is None]
-        is_time = time.monotonic() - self._untold_since >= MARK_AFTER
-        if self._untold and (self._again or self._back or is_time):
+        first = min((each.since for each in self._untold.values()), default=inf)
+        if self._again or self._back or time.monotonic() - first >= MARK_AFTER:
             self.tell_leases()
         if self._ended:
             self.broker.ack(self._ended)
@@ -274,7 +295,7 @@ class Ledger:
         What ends within a moment it need not hear of: the row has the lease, for the keepers too.
         """
         if self._untold:
-            self.broker.lease(list(self._untold.values()))
+            self.broker.lease([each.delivery for each in self._untold.values()])
             self._untold = {}
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 import types
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -166,7 +166,7 @@ class Alarm(Limiter):
 
     def _ring(self, _number: int, frame: FrameType | None) -> None:
         limit = self.current
-        if limit is None or not limit.due or _is_ours(frame):
+        if limit is None or not limit.due or is_ours(frame, SoftLimit.call.__code__):
             return  # it came too late, from somebody else, or at a bad moment: then it rings again
         self.current = None
         limit.fired = True
@@ -174,10 +174,10 @@ class Alarm(Limiter):
         raise limit.error()
 
 
-def _is_ours(frame: FrameType | None) -> bool:
-    """Whether what was interrupted must not be: our own code below the task's, a lock that others need, a finalizer."""
-    while frame is not None and frame.f_code is not SoftLimit.call.__code__:
-        if frame.f_code.co_name == "__del__" or _OURS.match(frame.f_globals.get("__name__", "")):
+def is_ours(frame: FrameType | None, call: CodeType, ours: re.Pattern[str] = _OURS) -> bool:
+    """Whether what is interrupted, within `call`, must not be: our own code, a lock that others need, a finalizer."""
+    while frame is not None and frame.f_code is not call:
+        if frame.f_code.co_name == "__del__" or ours.match(frame.f_globals.get("__name__", "")):
             return True
         frame = frame.f_back
     return False

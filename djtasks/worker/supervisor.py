@@ -7,32 +7,39 @@ it: by PR_SET_PDEATHSIG on Linux, and everywhere by the end of a pipe.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import logging
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, NoReturn
-
-import uuid_utils
-from django.db import connections
 
 from djtasks import signals
 from djtasks.conf import settings
-from djtasks.worker.child import STOP_SIGNALS, Child, run_child, take_signals
+from djtasks.worker import pools, spawned
+from djtasks.worker.child import Child, run_child
 from djtasks.worker.descriptors import readable
 from djtasks.worker.enforcer import Enforcer
-from djtasks.worker.keeper import Keeper, run_keeper
+from djtasks.worker.keeping import keep
 from djtasks.worker.options import WorkerOptions
-from djtasks.worker.processes import Process, cause, kill_group
-from djtasks.worker.slots import Slots, Started, clock
+from djtasks.worker.orders import Orders, changes, queue_deeds
+from djtasks.worker.processes import (
+    Process,
+    cause,
+    die_with_parent,
+    kill_group,
+    last_word,
+    new_worker_id,
+    slots_of,
+    tell_of_death,
+)
+from djtasks.worker.scale import Scale
+from djtasks.worker.stops import STOP_SIGNALS
+from djtasks.worker.tidying import close_for_fork
 
 logger = logging.getLogger("djtasks.worker")
 
@@ -41,7 +48,6 @@ LAST_WORDS: Final = 3.0  # seconds that the keeper has to sign off; the store ma
 KEEPER_PAUSE: Final = 0.5  # seconds before a keeper that died young is replaced
 SHORT_LIFE: Final = 1.0  # seconds; a child that dies sooner is replaced with a delay
 LONGEST_DELAY: Final = 5.0  # seconds
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Supervisor:
@@ -51,6 +57,16 @@ class Supervisor:
         self.options = options
         self.slots = slots_of(options, slots_file)
         self._enforcer = Enforcer(self.slots)
+        self._scale = Scale(self.slots, options.least, options.processes) if options.least is not None else None
+        self._orders = Orders(
+            {
+                "shutdown": lambda _word: None if self._stops else self.stop(),
+                "pool_restart": lambda _word: self._restart(),
+                "pool_grow": lambda word: self._resize(self.options.processes + word["count"]),
+                "pool_shrink": lambda word: self._resize(self.options.processes - word["count"]),
+                **queue_deeds(lambda: self.options, self._become),
+            }
+        )
         self._parent_pipe = parent_pipe
         self._worker = new_worker_id()
         self._number = 0  # of the next child: never used twice
@@ -75,7 +91,7 @@ class Supervisor:
         self._prepare()
         signals.worker_init.notify(sender=self)
         self._fork_keeper()
-        for index in range(self.options.concurrency):
+        for index in range(self.options.least or self.options.processes):
             self._fork_child(index)
         signals.worker_ready.notify(sender=self)
         while self._children or self._births:
@@ -97,7 +113,7 @@ class Supervisor:
         os._exit(1)
 
     def _prepare(self) -> None:
-        connections.close_all()
+        close_for_fork()
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
         signal.signal(signal.SIGQUIT, self.kill)
@@ -121,6 +137,7 @@ class Supervisor:
         self._enforcer.enforce(list(self._children.values()))
         self._obey()
         if not self._stops:
+            self._adapt()
             self._give_birth()
 
     def _patience(self) -> float:
@@ -142,18 +159,20 @@ class Supervisor:
             self._tell(word)
 
     def _be_keeper(self, number: int, source: int, sink: int) -> None:
-        def say(word: dict[str, Any]) -> None:
-            os.write(sink, json.dumps(word).encode() + b"\n")
-
-        # It stops when the supervisor says so, after the children.
-        take_signals(lambda *_: None)
-        run_keeper(Keeper(self._worker, number, self.slots, self.options, say), source)
+        # With gevent only what runs jobs has to begin anew.
+        if self.options.spawns and (self.options.pool != "gevent" or pools.copies_are_unsafe()):
+            life_end = self._life_end
+            spawned.become_keeper(self._worker, number, self.slots, self.options, life_end, source, sink)
+        keep(self._worker, number, self.slots, self.options, source, sink)
 
     def _fork_child(self, index: int) -> None:
         owner = f"{self._worker}.{self._number}"
         self._number += 1
         self.slots.give(index, owner)
-        pid = self._fork(lambda: run_child(Child(owner, index, self.slots, self.options)))
+        if self.options.spawns:
+            pid = self._fork(lambda: spawned.become_child(owner, index, self.slots, self.options, self._life_end))
+        else:
+            pid = self._fork(lambda: run_child(Child(owner, index, self.slots, self.options)))
         self._children[pid] = Process(pid, owner, index)
 
     def _fork(self, work: Callable[[], object], keep: tuple[int, ...] = ()) -> int:
@@ -192,10 +211,11 @@ class Supervisor:
             self._life_source,
             self._to_keeper,
             self._from_keeper,
+            *(() if keep else (self.options.scrape or ())[:2]),  # the port is the keeper's
         ):
             if descriptor is not None and descriptor not in keep:
                 os.close(descriptor)
-        _die_with_parent(parent, self._life_end)
+        die_with_parent(parent, self._life_end)
 
     def _give_birth(self) -> None:
         now = time.monotonic()
@@ -203,6 +223,66 @@ class Supervisor:
         self._births = [each for each in self._births if each[0] > now]
         for index in due:
             self._fork_child(index)
+
+    def _adapt(self) -> None:
+        """Have as many children as there is work for."""
+        if self._scale is None:
+            return
+        working = self._working()
+        missing = self._scale.missing([*working]) if working and not self._births else 0
+        if missing < 0:
+            process = working[self._scale.idlest([*working])]
+            logger.info("Child %d has had nothing to do and is let go: %d stay", process.pid, len(working) - 1)
+            self._let_go(process)
+        elif missing:
+            logger.info("Jobs wait and all children work: %d more", self._beget(missing))
+
+    def _working(self) -> dict[int, Process]:
+        """The children that are to stay, by their slots."""
+        return {each.index: each for each in self._children.values() if each.index is not None and not each.leaves}
+
+    def _beget(self, count: int) -> int:
+        """Let so many more children be born, as far as slots are free. Returns how many."""
+        taken = {each.index for each in self._children.values()} | {index for _when, index in self._births}
+        free = [index for index in range(self.slots.count) if index not in taken][:count]
+        self._births += [(time.monotonic(), index) for index in free]
+        return len(free)
+
+    def _let_go(self, process: Process) -> None:
+        process.leaves = True
+        os.kill(process.pid, signal.SIGTERM)
+
+    # What an operator asks for
+
+    def _restart(self) -> None:
+        """Replace all children, each once what it runs has ended."""
+        for process in self._children.values():
+            process.returns = True
+        self._ask_children_to_stop()
+
+    def _resize(self, wanted: int) -> None:
+        """Have so many children; with `--autoscale`, so many at most. Who is let go finishes what he runs."""
+        processes = max(self.options.least or 1, min(wanted, self.slots.count))
+        if processes != wanted:
+            logger.warning("Of the %d children that were asked for there will be %d", wanted, processes)
+        self._become(replace(self.options, processes=processes))
+        surplus = len(self._working()) + len(self._births) - processes
+        while surplus > 0 and self._births:
+            self._births.pop()
+            surplus -= 1
+        idle_first = sorted(self._working().items(), key=lambda each: self.slots.busy(each[0]))
+        for _index, process in idle_first[: max(0, surplus)]:
+            self._let_go(process)
+        if self._scale is None:
+            self._beget(max(0, -surplus))
+        else:
+            self._scale.most = processes
+
+    def _become(self, options: WorkerOptions) -> None:
+        """Go on with these options, and let all processes know."""
+        self.slots.tell_queues(options.queues, options.excluded)
+        self.options = options
+        self._tell({"become": changes(options)})
 
     # Deaths
 
@@ -223,39 +303,22 @@ class Supervisor:
         process = self._children.pop(pid, None)
         if process is None or process.index is None:
             return
-        started = self.slots.read(process.index)
-        died = code != 0 or started is not None  # os._exit(0) in a task is a death like others
+        running = list(self.slots.running(process.index).values())
+        died = code != 0 or bool(running)  # os._exit(0) in a task is a death like others
         if died:
             kill_group(pid)
-            self._tell_of_death(process, code, started)
-            word = self._last_word(process, started)
+            tell_of_death(process, code, running, is_cut_off=self._stops > 1)
+            word = last_word(process, () if self._stops > 1 else running)  # cut off by us, it goes back uncounted
             self._dead[process.owner] = word
             self._tell(word)
-        if not self._stops and (died or not self.options.burst):
+        if process.leaves:
+            self.slots.give(process.index, "")
+        elif not self._stops and (died or process.returns or not self.options.burst):
             self._births.append((time.monotonic() + self._delay(process, died), process.index))
-
-    def _last_word(self, process: Process, started: Started | None) -> dict[str, Any]:
-        """What the keeper is to know of a death: whose, what ran, and whether that was ended by us."""
-        sentence = process.sentence
-        is_innocent = sentence is not None and started is not None and not sentence.is_of(started)
-        # In a cold stop it was we who killed it: what it ran goes back uncounted.
-        if started is None or is_innocent or self._stops > 1:
-            return {"dead": process.owner, "started": None}
-        about = asdict(sentence) if sentence is not None else None
-        seconds = clock() - started.since
-        return {"dead": process.owner, "started": [started.id, started.token], "seconds": seconds, "sentence": about}
-
-    def _tell_of_death(self, process: Process, code: int, started: Started | None) -> None:
-        if self._stops > 1:
-            if started is not None:
-                logger.info("Job %s was cut off; it goes back to its queue", started.id)
-        elif process.sentence is None:
-            ran = f" while it ran job {started.id}" if started is not None else ""
-            logger.error("Child %d died (%s)%s", process.pid, cause(code), ran)
 
     def _delay(self, process: Process, died: bool) -> float:
         """Seconds until a dead child is replaced: none, unless children die young, one after another."""
-        young = died and process.sentence is None and time.monotonic() - process.born < SHORT_LIFE
+        young = died and not process.sentences and time.monotonic() - process.born < SHORT_LIFE
         self._short_lives = self._short_lives + 1 if young else 0
         return min(0.1 * 2**self._short_lives, LONGEST_DELAY) if self._short_lives > 1 else 0.0
 
@@ -282,8 +345,12 @@ class Supervisor:
         for line in lines:
             word = json.loads(line)
             self._dead.pop(word.get("rescued", ""), None)
+            if "waiting" in word and self._scale is not None:
+                self._scale.is_waiting = word["waiting"]
             if "terminate" in word:
                 self._enforcer.revoke(word["terminate"], word["signal"])
+            if "order" in word and not self._stops:
+                self._orders.take(word)
             if word.get("lost") == self._worker:
                 self._begin_anew()
 
@@ -338,59 +405,3 @@ class Supervisor:
         for process in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
-
-
-def slots_of(options: WorkerOptions, descriptor: int | None) -> Slots:
-    """The slots of a worker; in the file of that descriptor, if there is one, others can look into them."""
-    lost_after = settings.WORKER_LOST_AFTER
-    return Slots(options.concurrency, name=options.hostname, lost_after=lost_after, descriptor=descriptor)
-
-
-def run_solo(options: WorkerOptions, parent_pipe: int | None = None, slots_file: int | None = None) -> int:
-    """Run a worker in this very process: jobs in the main thread, the keeper in another. Returns the exit code."""
-    slots = slots_of(options, slots_file)
-    worker = new_worker_id()
-    slots.give(0, f"{worker}.0")
-    child = Child(f"{worker}.0", 0, slots, options)
-    keeper = Keeper(worker, 0, slots, options, say=partial(_hear_alone, child))
-    signals.worker_init.notify(sender=child)
-    thread = threading.Thread(
-        target=run_keeper, args=(keeper, parent_pipe, child.stop), name="djtasks-keeper", daemon=True
-    )
-    thread.start()
-    signals.worker_ready.notify(sender=child)
-    is_stored = run_child(child, settings.WORKER_SHUTDOWN_TIMEOUT)
-    if not is_stored:
-        logger.warning("WORKER_SHUTDOWN_TIMEOUT is over: what could not be stored goes back when the beats are missed")
-    keeper.stopping = True
-    thread.join(timeout=LAST_WORDS)
-    signals.worker_shutdown.notify(sender=child)
-    return 0 if is_stored else 1
-
-
-def _hear_alone(child: Child, word: Mapping[str, Any]) -> None:
-    """Take the keeper's words where there is no supervisor."""
-    if "lost" in word:
-        child.stop()
-    if "terminate" in word:
-        logger.warning("The solo pool cannot end what runs in its own process: it goes on to its end.")
-
-
-def new_worker_id() -> str:
-    """A new boot id."""
-    return uuid_utils.uuid7().hex
-
-
-def _die_with_parent(parent: int, life_end: int) -> None:
-    """See to it that this process does not outlive `parent`, at whose end `life_end` reads end-of-file."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-    else:
-        threading.Thread(target=_exit_at_end_of, args=(life_end,), name="djtasks-life", daemon=True).start()
-
-
-def _exit_at_end_of(descriptor: int) -> None:
-    os.read(descriptor, 1)
-    os._exit(1)

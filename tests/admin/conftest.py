@@ -1,21 +1,27 @@
-"""Rows of jobs, and people with and without permissions."""
+"""Rows of jobs, people with and without permissions, and a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from demo_project.shop.middleware import POLICY
 from djtasks import states
 from djtasks.message import new_id
 from djtasks.models import Job
 
 MakeJob = Callable[..., Job]
 LogIn = Callable[..., Client]
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +65,45 @@ def log_in() -> LogIn:
 @pytest.fixture
 def root(log_in: LogIn) -> Client:
     return log_in(superuser=True, name="root")
+
+
+@pytest.fixture
+def page(live_server: Any, root: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A page of a browser that is signed in. All answers come with a policy that forbids inline scripts and styles."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright runs a loop in this thread
+    with playwright.sync_playwright() as driver:
+        own = driver.chromium.executable_path
+        program = own if Path(own).exists() else next(filter(None, map(shutil.which, PROGRAMS)), None)
+        if program is None:
+            pytest.skip("There is no Chromium here: apt-get install chromium, or playwright install chromium")
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=program, args=arguments)
+        context = browser.new_context(base_url=live_server.url)
+        name = django_settings.SESSION_COOKIE_NAME
+        context.add_cookies([{"name": name, "value": root.cookies[name].value, "url": live_server.url}])
+        context.route("**/*", _with_policy)
+        shown = context.new_page()
+        complaints: list[str] = []
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on("console", lambda said: complaints.append(said.text) if "Security Policy" in said.text else None)
+        yield shown
+        browser.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def failures(page: Any) -> list[str]:
+    """What the console complains of, requests that fail, and answers that are errors."""
+    found: list[str] = []
+    page.on("console", lambda said: found.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("requestfailed", lambda request: found.append(request.url))
+    page.on("response", lambda answer: found.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    return found
+
+
+def _with_policy(route: Any) -> None:
+    answer = route.fetch(max_redirects=0)
+    route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": POLICY})

@@ -10,7 +10,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
-from djtasks import control, states
+from djtasks import bulk, control, states
 from djtasks.admin import actions
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, Worker
@@ -184,9 +184,9 @@ def test_what_has_changed_since_it_was_shown_is_left_alone(root: Client, make_jo
 
 
 def test_only_so_many_are_done_at_once(root: Client, make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(bulk, "MOST_AT_ONCE", 2)
     jobs = [make_job(states.SUCCESS) for _ in range(4)]
-    html = run(root, "delete_selected", jobs[0], confirmed=False, select_across="1").text
+    html = run(root, "delete_selected", *jobs, confirmed=False).text
     assert "Only the newest 2 are done at a time." in html
     run(root, "delete_selected", *jobs)
     assert [state_of(job) for job in jobs] == [states.SUCCESS, states.SUCCESS, None, None]

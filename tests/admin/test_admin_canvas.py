@@ -12,7 +12,7 @@ from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from djtasks import chain, chord, group, states, testing
+from djtasks import chain, chord, group, states
 from djtasks.admin import relatives
 from djtasks.admin import tree as trees
 from djtasks.admin.relatives import MOST_JOBS, MOST_SIBLINGS
@@ -21,7 +21,7 @@ from djtasks.brokers import get_broker
 from djtasks.conf import settings as our_settings
 from djtasks.message import new_id
 from djtasks.models import Job, JobGroup
-from djtasks.testing import run_jobs
+from djtasks.testing import run_jobs, running
 from djtasks.worker.ledger import Ledger
 from tests.canvas.tasks import (
     add,
@@ -48,12 +48,12 @@ def page(client: Client, job_id: str) -> str:
 
 def run_some(count: int) -> None:
     """Run so many jobs and leave the others waiting."""
-    testing._run_commit_hooks()
+    running._run_commit_hooks()
     ledger = Ledger(get_broker(), "testing")
     for _ in range(count):
-        (delivery,) = testing._claim((), "testing")
-        testing._run(delivery, ledger)
-    testing._run_commit_hooks()
+        (delivery,) = running._claim((), "testing")
+        running._run(delivery, ledger, keeps_delays=False)
+    running._run_commit_hooks()
 
 
 def tree_of(job_id: str) -> Tree:
@@ -83,7 +83,7 @@ def nodes_of(branch: Branch) -> list[Node]:
 
 def text_of(html: str) -> str:
     """The words of the tree's section."""
-    found = re.search(r'<section class="djtasks-section djtasks-workflow">.*?</section>', html, re.DOTALL)
+    found = re.search(r'<section class="djtasks-section djtasks-workflow"[^>]*>.*?</section>', html, re.DOTALL)
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", found[0]))).strip() if found else ""
 
 
@@ -154,7 +154,7 @@ def test_members_that_failed_or_run_come_first_and_the_rest_is_a_link(root: Clie
     Job.objects.filter(options__contains='"index":180,').update(state=states.STARTED)
     failing = Job.objects.filter(task=fail.name).get()
     (delivery,) = [each for each in get_broker().claim("default", limit=200, worker="testing") if each.id == failing.pk]
-    testing._run(delivery, Ledger(get_broker(), "testing"))
+    running._run(delivery, Ledger(get_broker(), "testing"), keeps_delays=False)
     html = page(root, failing.pk)
     (header,) = [node for node in tree_of(failing.pk).top.nodes if node.kind == "group"]
     assert [node.notes[0] for node in header.lists[0].nodes[:1]] == ["#191"]
@@ -413,7 +413,7 @@ def test_replaced_jobs_can_be_listed_and_neither_cancelled_nor_retried_nor_delet
     job = Job.objects.get(state=states.REPLACED)
     assert listed(root, state=states.REPLACED) == {job.pk}
     assert "state=REPLACED" in root.get(LIST).text
-    assert root.get(f"{LIST}{job.pk}/change/").context["buttons"] == []
+    assert [name for name, *_ in root.get(f"{LIST}{job.pk}/change/").context["buttons"]] == ["again"]
     for action in ("cancel", "retry", "delete"):
         root.post(f"{LIST}{job.pk}/{action}/")
         assert Job.objects.filter(pk=job.pk, state=states.REPLACED, revoked=False).exists()

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
-from django.test import Client
 
-from demo_project.shop.middleware import POLICY
 from djtasks.models import PeriodicTask
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 LIST = "/staff/djtasks/periodictask/"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-@pytest.fixture
-def page(live_server: Any, root: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A page of a browser that is signed in. All answers come with a policy that forbids inline scripts and styles."""
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright runs a loop in this thread
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.executable_path
-        program = own if Path(own).exists() else next(filter(None, map(shutil.which, PROGRAMS)), None)
-        if program is None:
-            pytest.skip("There is no Chromium here: apt-get install chromium, or playwright install chromium")
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
-        context = browser.new_context(base_url=live_server.url)
-        name = django_settings.SESSION_COOKIE_NAME
-        context.add_cookies([{"name": name, "value": root.cookies[name].value, "url": live_server.url}])
-        context.route("**/*", _with_policy)
-        shown = context.new_page()
-        complaints: list[str] = []
-        shown.on("pageerror", lambda error: complaints.append(str(error)))
-        shown.on("console", lambda said: complaints.append(said.text) if "Security Policy" in said.text else None)
-        yield shown
-        browser.close()
-    assert complaints == []
-
-
-def _with_policy(route: Any) -> None:
-    answer = route.fetch(max_redirects=0)
-    route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": POLICY})
 
 
 def runs(page: Any, count: int) -> list[str]:
@@ -99,6 +62,19 @@ def test_of_a_stored_row_nothing_is_repeated_until_it_is_changed(page: Any) -> N
     playwright.expect(page.locator(".field-coming")).to_be_hidden()
     page.fill("#id_schedule", "@hourly")
     playwright.expect(words(page)).to_contain_text("every hour")
+
+
+def test_a_schedule_is_edited_and_runs_as_it_says_from_then_on(page: Any, failures: list[str]) -> None:
+    PeriodicTask.objects.create(name="nightly", task="a.b", schedule="@daily")
+    page.goto(LIST)
+    page.get_by_role("link", name="nightly").click()
+    page.fill("#id_schedule", "every 2 hours")
+    playwright.expect(words(page)).to_contain_text("every 2 hours")
+    page.locator("[name=_save]").click()
+    playwright.expect(page.locator(".messagelist")).to_contain_text("was changed successfully")
+    playwright.expect(page.locator("#result_list")).to_contain_text("every 2 hours")
+    assert PeriodicTask.objects.get().schedule == "every 2 hours"
+    assert failures == []
 
 
 def test_a_form_that_was_refused_tells_what_stands_in_it(page: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from django.test import Client
 
 from djtasks import encoding, registry, shared_task, states
 from djtasks.admin.presentation import DEEPEST, pretty
+from djtasks.admin.trace import marked
+from djtasks.admin.value_tree import value_tree
 from djtasks.models import Job, Worker
 
 
@@ -73,7 +77,7 @@ def test_sensitive_arguments_are_masked_wherever_they_stand(root: Client, make_j
     finally:
         registry.unregister("tests.log_in")
     assert "concealed" not in html
-    assert html.count("********") == 7
+    assert html.count("********") == 7 + 2 * 3  # in the call and in the test that can be copied, too
     assert "<code>password</code>" in html
     assert "&#x27;ann&#x27;" in html
 
@@ -166,7 +170,7 @@ def test_ids_may_hold_any_printable_character(root: Client, make_job: Any) -> No
     link = root.get("/staff/djtasks/job/").context["cl"].url_for_result(job)
     html = root.get(link).text
     assert "a/b?c=1&amp;d_2F#&quot;&lt;e&gt;" in html
-    (retry, *_) = (url for _, url in root.get(link).context["buttons"])
+    (retry, *_) = (url for *_, url in root.get(link).context["buttons"])
     assert root.get(retry).status_code == 200
 
 
@@ -227,3 +231,125 @@ def test_what_is_too_much_is_cut_and_says_so() -> None:
     for _ in range(4):
         wide = [wide] * 1000
     assert len(pretty(wide)) < 100_000
+
+
+def test_the_page_of_a_job_that_waits_says_why(root: Client, make_job: Any) -> None:
+    waiting, done = make_job(queue="pdf<b>"), make_job(states.SUCCESS)
+    page = root.get(f"/staff/djtasks/job/{waiting.pk}/change/").text
+    assert 'data-djtasks-reason="unserved"' in page
+    assert "No live worker serves the queue &#x27;pdf&lt;b&gt;&#x27;." in page
+    assert "data-djtasks-reason" not in root.get(f"/staff/djtasks/job/{done.pk}/change/").text
+
+
+def test_long_values_are_trees_that_open_and_close(root: Client, make_job: Any) -> None:
+    lines = [{"sku": f"A-{number}", "name": "a bottle of something <b>good</b>"} for number in range(40)]
+    html = page(root, make_job(states.SUCCESS, **written({"order": 7, "lines": lines}), result="[]"))
+    assert '<details class="djtasks-value" open><summary><code>dict</code>' in html
+    assert '<details class="djtasks-value"><summary><code>list</code> <span class="djtasks-quiet">40 entries' in html
+    assert "<code>&#x27;order&#x27;</code>: <code>7</code>" in html
+    assert "&lt;b&gt;good" in html
+    assert "<b>good" not in html
+
+
+def test_trees_are_cut_and_say_so() -> None:
+    html = value_tree([[number] * 100 for number in range(1000)])
+    assert "more" in html
+    assert len(html) < 200_000
+    nested: Any = "x" * 100
+    for _ in range(DEEPEST + 30):
+        nested = [nested]
+    assert "…" in value_tree(nested)
+
+
+def test_a_long_text_is_folded() -> None:
+    html = value_tree("first line\n" + "x" * 500)
+    assert html.startswith('<details class="djtasks-value"><summary><code>&#x27;first line')
+    assert "x" * 500 in html
+
+
+TRACE = """Traceback (most recent call last):
+  File "/srv/shop/tasks.py", line 9, in charge
+    bank.charge(amount)
+    ~~~~~~~~~~~^^^^^^^^
+  File "/usr/lib/python3.12/json/__init__.py", line 1, in loads
+    return decode()
+  File "/srv/.venv/lib/python3.12/site-packages/bank/api.py", line 3, in charge
+    raise Refused(amount)
+  File "C:\\Python312\\Lib\\json\\decoder.py", line 3, in decode
+    raise Refused(amount)
+  File "<frozen importlib._bootstrap>", line 3, in load
+bank.Refused: <b>7</b>
+"""
+
+
+def test_the_sites_own_frames_stand_out(root: Client, make_job: Any) -> None:
+    html = page(root, make_job(states.FAILURE, traceback=TRACE))
+    (own,) = re.findall(r'<mark class="djtasks-own">(.*?)</mark>', html, re.DOTALL)
+    assert "/srv/shop/tasks.py" in own
+    assert "~~~~^^^^" in own
+    assert "python3.12" not in own
+    text = re.search(r'id="djtasks-traceback" tabindex="0">(.*?)</pre>', html, re.DOTALL)
+    assert text
+    assert unescape(re.sub(r"</?mark[^>]*>", "", text[1])) == TRACE, "What is copied is what was stored."
+
+
+def test_frames_of_grouped_exceptions_are_told_apart() -> None:
+    grouped = """  + Exception Group Traceback (most recent call last):
+  |   File "/srv/shop/tasks.py", line 1, in f
+  |     raise ExceptionGroup("x", [ValueError()])
+  | ExceptionGroup: x (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/usr/lib/python3.12/json/__init__.py", line 2, in g
+    |     raise ValueError()
+    | ValueError
+"""
+    html = str(marked(grouped))
+    assert '<mark class="djtasks-own">  |   File &quot;/srv/shop/tasks.py' in html
+    assert html.count("<mark") == 1
+    assert "python3.12" not in html.partition("</mark>")[0]
+
+
+def test_the_timeline_is_a_picture_with_its_words_beside_it(root: Client, make_job: Any) -> None:
+    html = page(root, make_job(states.SUCCESS))
+    assert '<svg class="djtasks-timeline"' in html
+    assert "In the queue" in html or "Run: <strong>1 min 0 s</strong>" in html
+    assert " style=" not in html.partition('id="content-main"')[2]
+
+
+def test_a_job_can_be_copied_as_python_by_those_who_may_read_its_arguments(
+    root: Client, log_in: Any, make_job: Any
+) -> None:
+    job = make_job(states.FAILURE, task="tests.tasks.add", **written("very private", password="concealed"))
+    html = page(root, job)
+    assert "add.delay(&#x27;very private&#x27;, password=&#x27;********&#x27;)" in html
+    assert 'data-djtasks-copies="djtasks-test"' in html
+    assert "concealed" not in html
+    assert "add.delay" not in page(log_in("view_job"), job)
+
+
+def test_the_page_of_a_job_that_has_not_ended_says_where_it_is_renewed_from(root: Client, make_job: Any) -> None:
+    job, done = make_job(states.STARTED, meta='{"current":1,"total":4}'), make_job(states.SUCCESS)
+    html = page(root, job)
+    live = f"/staff/djtasks/job/{job.pk}/live/"
+    assert f'data-djtasks-fragment="{live}"' in html
+    assert "djtasks/dashboard.js" in html
+    fragment = root.get(live).text
+    assert fragment.startswith('<div id="content-main"')
+    assert "<html" not in fragment
+    assert '<span class="djtasks-quiet">25 %</span>' in fragment
+    assert "data-djtasks-fragment" not in page(root, done)
+    assert "data-djtasks-fragment" not in root.get(f"/staff/djtasks/job/{done.pk}/live/").text
+    assert root.get("/staff/djtasks/job/gone/live/").status_code == 404
+    assert root.post(live).status_code == 405
+
+
+def test_the_page_takes_no_more_queries_for_more_attempts_and_bigger_arguments(
+    root: Client, make_job: Any, django_assert_max_num_queries: Any
+) -> None:
+    attempts = json.dumps(
+        [{"token": n, "worker": f"w{n}.1", "start": "2026-01-02T03:04:05+00:00", "seconds": 1} for n in range(20)]
+    )
+    job = make_job(states.FAILURE, attempts=attempts, **written(list(range(5000))), worker="w1.1", parent_id="p")
+    with django_assert_max_num_queries(11):
+        page(root, job)

@@ -98,6 +98,19 @@ def test_the_queues_that_hold_ready_jobs_are_named(broker):
     assert broker.queues() == ["a", "b", "ü"]
 
 
+def test_it_is_told_since_when_the_oldest_ready_job_of_each_queue_waits(broker):
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    broker.enqueue([message(queue="a")])
+    wait_until(lambda: datetime.now(UTC) > began + timedelta(seconds=1.2), what="a moment")
+    between = datetime.now(UTC)
+    broker.enqueue([message(queue="a"), message(queue="b"), message(queue="later", countdown=60)])
+    oldest = broker.oldest(["a", "b", "later", "nobody"])
+    assert set(oldest) == {"a", "b"}
+    assert began < oldest["a"] < between < oldest["b"] < datetime.now(UTC) + timedelta(seconds=1)
+    assert set(broker.oldest(["b"])) == {"b"}
+    assert broker.oldest([]) == {}
+
+
 def test_a_taken_id_is_left_as_it_is(broker):
     first = message(id="same", args="[1]")
     broker.enqueue([first])
@@ -206,6 +219,26 @@ def test_tasks_that_were_refused_are_left_to_others(broker):
     assert ids(claim(broker)) == ["b"]
 
 
+def test_one_task_may_be_claimed_alone_in_the_order_of_its_queue(broker):
+    broker.enqueue([message(id="a", task="one")])
+    broker.enqueue([message(id="b", task="other")])
+    broker.enqueue([message(id="c", task="one")])
+    broker.enqueue([message(id="d", task="one", priority=5)])
+    assert ids(claim(broker, only="one", limit=2)) == ["d", "a"]
+    assert ids(claim(broker, only="one")) == ["c"]
+    assert claim(broker, only="one") == []
+    assert ids(claim(broker)) == ["b"]
+
+
+def test_what_is_revoked_after_it_was_claimed_is_told(broker):
+    broker.enqueue([message(id="a")])
+    broker.enqueue([message(id="b")])
+    claimed = claim(broker)
+    assert not any(each.revoked for each in claimed)
+    broker.cancel(["b"])
+    assert broker.revoked(["a", "b", "unknown"]) == {"b"}
+
+
 def test_an_early_acknowledgement_holds_only_with_the_lease(broker):
     broker.enqueue([message()])
     (delivery,) = claim(broker)
@@ -218,6 +251,7 @@ def test_a_paused_queue_gives_nothing_until_it_is_resumed(broker):
     broker.pause("default")
     assert claim(broker) == []
     assert broker.sizes()["default"].paused
+    assert (broker.is_paused("default"), broker.is_paused("other")) == (True, False)
     broker.resume("default")
     assert len(claim(broker)) == 1
 
@@ -248,11 +282,34 @@ def test_a_cancelled_job_comes_out_of_a_paused_queue(broker):
     assert ids(claim(broker)) == ["b"]
 
 
+def test_scheduled_jobs_are_made_ready_in_their_turn_and_others_are_left_alone(broker):
+    broker.enqueue([message(id="first"), message(id="a", countdown=60), message(id="b", countdown=60, priority=5)])
+    broker.enqueue([message(id="c", countdown=60, queue="other"), message(id="later", countdown=60)])
+    assert sorted(broker.hasten(["a", "b", "c", "first", "unknown"])) == ["a", "b", "c"]
+    assert broker.sizes()["default"].scheduled == 1
+    assert ids(claim(broker)) == ["b", "first", "a"]
+    assert ids(claim(broker, queue="other")) == ["c"]
+    assert broker.hasten(["a"]) == []
+    broker.promote()
+    assert ids(claim(broker)) == []
+
+
 def test_peek_shows_what_will_be_claimed_and_changes_nothing(broker):
     broker.enqueue([message(id="a"), message(id="b", priority=5), message(id="c"), message(countdown=60)])
     assert [each.id for each in broker.peek("default")] == ["b", "a", "c"]
     assert [each.id for each in broker.peek("default", offset=1, limit=1)] == ["a"]
     assert ids(claim(broker)) == ["b", "a", "c"]
+
+
+def test_sizes_are_counted_no_further_than_wanted_and_say_so(broker):
+    broker.enqueue([message(queue="deep") for _ in range(5)] + [message(queue="low")])
+    broker.enqueue([message(queue="low", countdown=60) for _ in range(3)])
+    assert broker.sizes(9) == broker.sizes()
+    sizes = broker.sizes(2)
+    deep, low = sizes["deep"], sizes["low"]
+    assert (low.ready, low.scheduled, low.more_ready, low.more_scheduled) == (1, 3, False, False)
+    assert (deep.ready, deep.more_ready) in {(2, True), (5, False)}  # the second where counting is no work
+    assert deep.scheduled == 0
 
 
 def test_sizes_tell_ready_scheduled_and_running(broker):
@@ -409,14 +466,14 @@ def test_a_message_of_a_mebibyte_arrives_whole(broker):
 def test_what_had_begun_in_a_dead_child_counts_a_loss_and_the_rest_does_not(broker):
     broker.enqueue([message(id="begun"), message(id="waiting")])
     begun, _ = claim(broker, worker="dead.1")
-    assert broker.rescue([Loss("dead.1", started=(begun.id, begun.token))], rescuer="me") == []
+    assert broker.rescue([Loss("dead.1", started=((begun.id, begun.token),))], rescuer="me") == []
     assert {each.id: each.losses for each in claim(broker, worker="two")} == {"begun": 1, "waiting": 0}
 
 
 def test_a_mark_of_an_earlier_claim_counts_nothing(broker):
     broker.enqueue([message(id="x")])
     claim(broker, worker="dead.1")
-    broker.rescue([Loss("dead.1", started=("x", 99))], rescuer="me")
+    broker.rescue([Loss("dead.1", started=(("x", 99),))], rescuer="me")
     assert claim(broker)[0].losses == 0
 
 
@@ -425,7 +482,7 @@ def test_the_last_loss_ends_the_job_by_the_rescuer(broker, settings):
     broker.enqueue([message(id="poison")])
     for turn in (1, 2):
         (delivery,) = claim(broker, worker=f"dead.{turn}")
-        ended = broker.rescue([Loss(f"dead.{turn}", started=("poison", delivery.token))], rescuer="me")
+        ended = broker.rescue([Loss(f"dead.{turn}", started=(("poison", delivery.token),))], rescuer="me")
     assert [(each.id, each.worker, each.losses) for each in ended] == [("poison", "me", 2)]
     assert claim(broker) == []
 
@@ -434,7 +491,7 @@ def test_a_job_that_was_acknowledged_early_and_had_begun_is_not_run_again(broker
     broker.enqueue([message(id="early")])
     (delivery,) = claim(broker, worker="dead.1")
     broker.start([delivery])
-    ended = broker.rescue([Loss("dead.1", started=("early", delivery.token))], rescuer="me")
+    ended = broker.rescue([Loss("dead.1", started=(("early", delivery.token),))], rescuer="me")
     assert ids(ended) == ["early"]
 
 
@@ -487,7 +544,7 @@ def test_a_job_acknowledged_early_has_begun_whatever_was_seen(broker):
 def test_what_was_ended_on_purpose_goes_to_the_rescuer_uncounted_and_the_rest_back(broker):
     broker.enqueue([message(id="a"), message(id="b")])
     begun, waiting = claim(broker, worker="dead.1", limit=2)
-    (ended,) = broker.rescue([Loss("dead.1", started=(begun.id, begun.token), final=True)], rescuer="me")
+    (ended,) = broker.rescue([Loss("dead.1", started=((begun.id, begun.token),), final=True)], rescuer="me")
     assert (ended.id, ended.worker, ended.token, ended.losses) == ("a", "me", 2, 0)
     (again,) = claim(broker)
     assert (again.id, again.losses) == (waiting.id, 0)
@@ -496,8 +553,28 @@ def test_what_was_ended_on_purpose_goes_to_the_rescuer_uncounted_and_the_rest_ba
 def test_a_purpose_that_was_of_another_run_ends_nothing(broker):
     broker.enqueue([message(id="a")])
     (begun,) = claim(broker, worker="dead.1")
-    assert broker.rescue([Loss("dead.1", started=("a", begun.token + 1), final=True)], rescuer="me") == []
+    assert broker.rescue([Loss("dead.1", started=(("a", begun.token + 1),), final=True)], rescuer="me") == []
     assert claim(broker)[0].losses == 0
+
+
+def test_of_several_that_ran_in_a_dead_process_each_counts_a_loss_and_none_is_ended_for_it(broker):
+    broker.enqueue([message(id=name) for name in ("a", "b", "waits")])
+    claimed = {each.id: each for each in claim(broker, 3, worker="dead.1")}
+    for turn in range(1, 5):
+        begun = tuple((name, claimed[name].token) for name in ("a", "b"))
+        assert broker.rescue([Loss(f"dead.{turn}", started=begun)], rescuer="me") == []
+        claimed = {each.id: each for each in claim(broker, 3, worker=f"dead.{turn + 1}")}
+        assert {name: each.losses for name, each in claimed.items()} == {"a": turn, "b": turn, "waits": 0}
+    alone = (("a", claimed["a"].token),)
+    assert ids(broker.rescue([Loss("dead.5", started=alone)], rescuer="me")) == ["a"]
+
+
+def test_of_several_that_were_ended_on_purpose_each_comes_to_the_rescuer_uncounted(broker):
+    broker.enqueue([message(id=name) for name in ("a", "b", "beside")])
+    begun = tuple((each.id, each.token) for each in claim(broker, 3, worker="dead.1") if each.id != "beside")
+    ended = broker.rescue([Loss("dead.1", started=begun, final=True)], rescuer="me")
+    assert {each.id: each.losses for each in ended} == {"a": 0, "b": 0}
+    assert [(each.id, each.losses) for each in claim(broker, 3)] == [("beside", 0)]
 
 
 def test_who_holds_a_job_is_told_by_its_id(broker):
@@ -584,3 +661,39 @@ def in_threads(count, function, broker):
     for thread in threads:
         thread.join()
     assert not errors
+
+
+def test_it_tells_where_a_job_stands(broker):
+    first, second, urgent, later = message(), message(), message(priority=5), message(countdown=60)
+    broker.enqueue([first, second, urgent, later])
+    places = [broker.locate(each.id) for each in (urgent, first, second, later)]
+    assert [place.before for place in places] == [0, 1, 2, None]
+    assert [place.due_at is None for place in places] == [True, True, True, False]
+    assert 50 < (places[-1].due_at - datetime.now(UTC)).total_seconds() < 70
+    assert places[1].delivery.message == first
+    claim(broker, limit=1, worker="one.2")
+    place = broker.locate(urgent.id)
+    assert (place.delivery.worker, place.delivery.token, place.before, place.due_at) == ("one.2", 1, None, None)
+    broker.pause("default")
+    assert broker.locate(second.id).is_paused
+    assert not place.is_paused
+    assert broker.locate("nobody's") is None
+
+
+def test_what_was_given_back_for_a_while_stands_at_its_new_time(broker):
+    sent = message()
+    broker.enqueue([sent])
+    broker.release(claim(broker), delay=60.0)
+    assert 50 < (broker.locate(sent.id).due_at - datetime.now(UTC)).total_seconds() < 70
+
+
+def test_a_walk_meets_all_that_waits_and_nothing_that_runs(broker):
+    sent = [message(queue=f"q{number % 3}", countdown=60 if number % 2 else None) for number in range(700)]
+    broker.enqueue(sent)
+    (running,) = claim(broker, limit=1, queue="q0")
+    portions = list(broker.walk(100))
+    assert len(portions) > 3
+    assert {each.id for portion in portions for each in portion} == {each.id for each in sent} - {running.id}
+    assert {(each.id, each.message.queue) for portion in portions for each in portion} == {
+        (each.id, each.queue) for each in sent if each.id != running.id
+    }

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 from django.conf import settings as django_settings
+from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test.utils import override_settings
@@ -215,6 +216,27 @@ def test_a_message_that_nobody_can_read_becomes_a_failed_job(broker, settings, t
     assert (job.state, job.exception) == ("FAILURE", "djtasks.exceptions.MalformedMessage")
     assert why in job.exception_message
     assert Job.objects.get(pk="good").state == "SUCCESS"
+    assert broker.sizes() == {}
+
+
+@in_redis
+@pytest.mark.parametrize("standing", [b"", b"\xff", b"garbage", b"\x90", b"\x93\x01\x02\x03"])
+@pytest.mark.parametrize(("delay", "refused"), [(None, []), (None, ["other.task"]), (0.0, [])])
+def test_what_stands_of_a_job_and_cannot_be_read_holds_up_no_queue(broker, settings, standing, delay, refused):
+    eta = None if delay is None else datetime.now(UTC) + timedelta(seconds=0.05)
+    broker.enqueue([message(id="x", eta=eta), message(id="good", eta=eta)])
+    with redis.Redis.from_url(settings.DJTASKS["BROKER_URL"]) as client:
+        client.hset(broker.keys.jobs, "x", standing)
+    deliveries = []
+
+    def both():
+        broker.promote()
+        deliveries.extend(claim(broker, refused=refused))
+        return len(deliveries) == 2
+
+    wait_until(both, what="both jobs")
+    assert set(ids(deliveries)) == {"x", "good"}
+    broker.ack(deliveries)
     assert broker.sizes() == {}
 
 
@@ -630,6 +652,9 @@ def test_a_server_that_may_evict_jobs_takes_no_worker(use, policy, django_db_set
                 "djtasks.E008",
                 "djtasks.W004",
             ]
+            at_deploy = [each.id for each in run_checks(include_deployment_checks=True) if "djtasks" in each.id]
+            assert at_deploy == ["djtasks.E008", "djtasks.W004"]
+            assert not [each for each in run_checks() if each.id.startswith("djtasks")]
             with pytest.raises(CommandError, match="deletes jobs and says nothing"):
                 call_command("runworker", "-c", "1")
 
@@ -714,18 +739,19 @@ def test_what_a_server_that_came_back_holds_for_us_and_we_do_not_know_is_given_b
         slots = Slots(1)
         slots.beat()
         child = Child("w.1", 0, slots, WorkerOptions())
-        assert child._turn() == 1
+        assert child.exchange.turn() == 1
         with server.client() as client:
             client.save()
-        child.ledger.record(Execution(child.consumer.next()).run())
-        child.consumer.done(0.01)
-        child._turn()
+        call = child.consumer.next()
+        child.ledger.record(Execution(call[0]).run())
+        child.consumer.done(call, 0.01)
+        child.exchange.turn()
         assert broker.sizes() == {}
         server.kill()
         server.restart()  # while nothing was asked, so that no error tells of it
         assert broker.owners() == {"w.1"}
         for _ in range(3):
-            child._turn()
+            child.exchange.turn()
         assert broker.sizes() == {}
         assert Job.objects.get(pk="x").token == 1
 

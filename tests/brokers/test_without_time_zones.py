@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 TIMES = "scheduled or eta or expires or promotion or rescheduled or release or order or comes_out"
 

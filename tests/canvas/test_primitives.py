@@ -1,10 +1,12 @@
 """What compositions give: the same at once and by each broker."""
 
 import json
+from operator import methodcaller
 
 import pytest
 
 from djtasks import chain, chord, group, signature
+from djtasks.exceptions import ImproperlyConfigured
 from djtasks.testing import run_jobs
 from tests.canvas.tasks import (
     Expected,
@@ -336,3 +338,17 @@ def test_a_job_cannot_be_replaced_by_nothing(database):
     result = run_queued(chain(identity.s(1), replaced_by_nothing.s()))
     with pytest.raises(Exception, match="Cannot replace with an empty chain"):
         result.get(timeout=1)
+
+
+@pytest.mark.parametrize("send", [methodcaller("apply_async"), methodcaller("apply")])
+def test_a_canvas_nested_deeper_than_python_goes_is_an_error_that_says_so(send):
+    canvas = add.s(1)
+    for _ in range(1000):
+        canvas = chord([canvas], total.s())
+    with pytest.raises(ImproperlyConfigured, match="nested too deeply"):
+        send(canvas)
+
+
+def test_a_chain_of_more_groups_than_python_nests_is_an_error_that_says_so():
+    with pytest.raises(ImproperlyConfigured, match="nested too deeply"):
+        chain(group(add.s(1), add.s(2)) for _ in range(1000))

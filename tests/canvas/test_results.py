@@ -9,7 +9,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 
-from djtasks import ResultSet, chain, chord, exceptions, group
+from djtasks import ResultSet, chain, chord, exceptions, group, plan
 from djtasks.canvas import streaming
 from djtasks.models import Job, JobGroup
 from djtasks.result import AsyncResult, EagerResult, GroupResult, result_from_tuple
@@ -295,6 +295,14 @@ def test_a_canvas_waits_for_the_transactions_of_other_databases(database):
 
 
 # Headers that are sent as they come
+
+
+def test_a_generator_that_lets_nobody_wait_is_sent_in_one_transaction(database, monkeypatch):
+    monkeypatch.setattr(plan, "close", fail)  # as if the sender died before it could close what it had opened
+    result = chord((add.s(i, i) for i in range(3)), total.s())()
+    assert [(each.size, each.remaining) for each in JobGroup.objects.all()] == [(3, 3)]
+    run_jobs()
+    assert result.get(timeout=1) == 6
 
 
 def test_a_slow_generator_is_sent_while_it_goes_on(database, start_worker, tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ def kill_at_random(worker, until, most=150):
 
 
 @pytest.mark.every_broker
+@pytest.mark.every_store
 def test_each_of_200_chords_runs_its_body_once_with_all_results_whatever_is_killed(start_worker):
     results = [
         chord([retried_now_and_then.s(number) for number in range(MEMBERS)], chain(identity.s(), add.s([number])))()

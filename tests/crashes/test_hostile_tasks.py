@@ -11,8 +11,8 @@ import pytest
 from djtasks import states
 from djtasks.models import Job, Worker
 from tests import tasks
-from tests.conftest import worker_environment
 from tests.crashes.test_kills import is_gone, lines, runner
+from tests.processes import worker_environment
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker

@@ -40,6 +40,7 @@ def is_gone(pid):
     return False
 
 
+@pytest.mark.every_store
 def test_a_child_killed_midway_loses_none_of_200_jobs(start_worker, tmp_path):
     path = tmp_path / "journal"
     results = [tasks.journal.delay(str(path), number, 0.05) for number in range(200)]
@@ -53,6 +54,7 @@ def test_a_child_killed_midway_loses_none_of_200_jobs(start_worker, tmp_path):
     assert sum(begun.values()) - 200 <= 3 * 3
 
 
+@pytest.mark.every_store
 def test_a_worker_killed_whole_is_replaced_by_another_in_time(start_worker, tmp_path):
     path = tmp_path / "journal"
     results = [tasks.journal.delay(str(path), number, 0.05) for number in range(200)]
@@ -151,7 +153,7 @@ def test_a_job_acknowledged_early_ends_when_its_whole_worker_dies(start_worker, 
 def test_what_finished_but_was_not_committed_runs_again(start_worker, tmp_path, database):
     path = tmp_path / "journal"
     worker = start_worker("-c", "1")
-    result = tasks.journal.delay(str(path), "x", 0.3)
+    result = tasks.journal.delay(str(path), "x", 1.5)
     wait_until(lambda: lines(path))
     with transaction.atomic(using=database):
         # The ledger waits for this lock, so the outcome is known to the child alone when it dies.
@@ -163,6 +165,7 @@ def test_what_finished_but_was_not_committed_runs_again(start_worker, tmp_path, 
     assert Job.objects.get(pk=result.id).losses == 0
 
 
+@pytest.mark.every_store
 def test_a_zombie_does_no_harm_and_goes_on_under_a_new_name(start_worker, tmp_path):
     path = tmp_path / "journal"
     zombie = start_worker("-c", "1", "-n", "zombie")

@@ -1,5 +1,8 @@
 """The text form: what is written, what is read, and what is said of the rest."""
 
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -166,3 +169,18 @@ def test_anything_else_is_a_type_error_that_says_what_is_allowed(given):
 def test_what_could_be_a_schedule_and_is_none_is_a_value_error(given):
     with pytest.raises(ValueError, match=r"."):
         as_schedule(given)
+
+
+def test_settings_may_import_schedules_and_meet_their_errors_before_there_are_settings():
+    code = """
+from djtasks import crontab, schedule
+from djtasks.exceptions import ParseException
+crontab(minute=30, hour=9)
+try:
+    crontab(minute="61")
+except ParseException as error:
+    print(error)
+"""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "there.is.none"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, "61" in ended.stdout) == (0, True), ended.stderr

@@ -10,7 +10,7 @@ from django.db import connections
 
 from djtasks import states
 from djtasks.models import Job, Worker
-from tests.conftest import ROOT
+from tests.processes import ROOT
 from tests.settings import SUFFIX
 from tests.waiting import wait_until
 
@@ -92,31 +92,37 @@ class Project:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start_worker(self):
+    def start_worker(self, hostname=None):
+        hostname = hostname or self.name
         with self.log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "django", "runworker", "-c", "1", "-n", self.name],
+                [sys.executable, "-m", "django", "runworker", "-c", "1", "-n", hostname],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
             )
         wait_until(
-            lambda: process.poll() is not None or Worker.objects.filter(hostname=self.name, beat__gt=0).exists(),
+            lambda: process.poll() is not None or Worker.objects.filter(hostname=hostname, beat__gt=0).exists(),
             what="the worker's first beat",
         )
         assert process.poll() is None, self.log.read_text()
         return process
 
 
-@pytest.fixture
-def projects(database, settings, tmp_path):
-    """The site and the reports, and workers of theirs, which are stopped afterwards."""
+def what_is_shared(database, djtasks_settings):
+    """The database and the settings of projects that share what the test uses."""
     given = connections[database].settings_dict
     names = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
     shared = {name: given[name] for name in names}
-    djtasks = {name: settings.DJTASKS[name] for name in ("BROKER_URL", "BROKER_OPTIONS") if name in settings.DJTASKS}
-    djtasks |= {"WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0}
+    djtasks = {name: djtasks_settings[name] for name in ("BROKER_URL", "BROKER_OPTIONS") if name in djtasks_settings}
+    return shared, djtasks | {"WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0}
+
+
+@pytest.fixture
+def projects(database, settings, tmp_path):
+    """The site and the reports, and workers of theirs, which are stopped afterwards."""
+    shared, djtasks = what_is_shared(database, settings.DJTASKS)
     site = Project(tmp_path / "site", f"site_{SUFFIX}", "publish", shared, djtasks)
     reports = Project(tmp_path / "reports", f"reports_{SUFFIX}", "draw", shared, djtasks)
     running = []

@@ -9,7 +9,7 @@ import pytest
 from djtasks.models import Worker
 from djtasks.worker.beside_runserver import is_wanted
 from tests import tasks
-from tests.conftest import ROOT, worker_environment
+from tests.processes import ROOT, worker_environment
 from tests.waiting import wait_until
 
 SERVING = {"RUN_MAIN": "true"}

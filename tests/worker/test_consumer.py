@@ -4,8 +4,12 @@ import time
 
 import pytest
 
+from djtasks import Batch, shared_task
 from djtasks.brokers.base import Loss
-from djtasks.message import Message, new_id
+from djtasks.exceptions import BrokerUnavailable
+from djtasks.message import Delivery, Message, new_id
+from djtasks.worker import consumer as consumer_module
+from djtasks.worker import solitude
 from djtasks.worker.consumer import MOST_AHEAD, Consumer
 from djtasks.worker.options import WorkerOptions
 
@@ -14,6 +18,18 @@ pytestmark = pytest.mark.every_broker
 
 def consumer(broker, is_fresh=lambda: True, **options):
     return Consumer(broker, "w.1", WorkerOptions(**{"queues": ("default",), **options}), is_fresh=is_fresh)
+
+
+def run(ours, seconds=0.0):
+    """The next job, run to its end."""
+    call = ours.next()
+    ours.done(call, seconds)
+    return call[0]
+
+
+def have_run(ours, seconds):
+    """Let the consumer know how long jobs take here."""
+    ours.done((Delivery(Message(id="x", task="some.task"), "w.1", 1),), seconds)
 
 
 def send(broker, count, **fields):
@@ -30,24 +46,47 @@ def test_at_first_one_job_is_claimed(broker):
 def test_the_shorter_the_jobs_the_more_are_claimed_ahead(broker):
     send(broker, MOST_AHEAD + 10)
     ours = consumer(broker)
-    ours.done(0.0001)
+    have_run(ours, 0.0001)
     assert ours.fill() == MOST_AHEAD
 
 
 def test_long_jobs_are_claimed_one_by_one(broker):
     send(broker, 10)
     ours = consumer(broker)
-    ours.done(1.0)
+    have_run(ours, 1.0)
     assert ours.fill() == 1
     assert ours.next() is not None
     assert ours.fill() == 0  # one runs; another would wait behind it
+
+
+def test_what_was_given_back_without_an_answer_does_not_begin_here(broker, monkeypatch):
+    ids = send(broker, 2)
+    ours = consumer(broker)
+    have_run(ours, 0.0001)
+    assert ours.fill() == 2
+
+    def release_and_hang_up(deliveries, **options):
+        type(broker).release(broker, deliveries, **options)
+        raise BrokerUnavailable("the answer got lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "release", release_and_hang_up)
+        with pytest.raises(BrokerUnavailable):
+            ours.release()
+    assert [each.id for each in broker.claim("default", limit=2, worker="other.1")] == ids
+    assert (ours.known(), ours.held, ours.is_giving_back) == (set(), 2, True)  # none of them begins here
+    ours.release()
+    assert (ours.held, ours.is_giving_back) == (0, False)
+    ours.stopping = True
+    assert ours.next() is None
+    assert broker.owners() == {"other.1"}
 
 
 def test_what_waits_behind_a_long_job_is_given_to_others(broker):
     ids = send(broker, 3)
     ours = consumer(broker, ahead=3)
     ours.fill()
-    assert ours.next().id == ids[0]
+    assert ours.next()[0].id == ids[0]
     deadline = time.monotonic() + 5
     while not ours.is_stuck() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -74,8 +113,7 @@ def test_queues_take_turns(broker):
     order = []
     for _ in range(4):
         ours.fill()
-        order.append(ours.next().message.queue)
-        ours.done(0.0)
+        order.append(run(ours).message.queue)
     assert sorted(order) == ["a", "a", "b", "b"]
 
 
@@ -86,34 +124,33 @@ def test_strict_queues_are_served_in_their_order(broker):
     order = []
     for _ in range(4):
         ours.fill()
-        order.append(ours.next().message.queue)
-        ours.done(0.0)
+        order.append(run(ours).message.queue)
     assert order == ["a", "a", "b", "b"]
 
 
 def test_a_job_that_was_lost_before_is_claimed_alone(broker):
     send(broker, 5)
     dangerous = broker.claim("default", limit=1, worker="dead.1")[0]
-    broker.rescue([Loss("dead.1", started=(dangerous.id, 1))], rescuer="k")
+    broker.rescue([Loss("dead.1", started=((dangerous.id, 1),))], rescuer="k")
     ours = consumer(broker, ahead=5)
     assert ours.fill() == 1
-    assert ours.next().id == dangerous.id
+    assert ours.next()[0].id == dangerous.id
     assert broker.sizes()["default"].running == 1
 
 
 def test_a_job_that_was_lost_before_is_left_while_others_are_held(broker):
     send(broker, 1)
     (dangerous,) = broker.claim("default", limit=1, worker="dead.1")
-    broker.rescue([Loss("dead.1", started=(dangerous.id, 1))], rescuer="k")
+    broker.rescue([Loss("dead.1", started=((dangerous.id, 1),))], rescuer="k")
     send(broker, 1, priority=9)
     ours = consumer(broker, ahead=5)
     assert ours.fill() == 1
-    first = ours.next()
+    (first,) = call = ours.next()
     assert first.message.priority == 9
     assert ours.fill() == 0
-    ours.done(0.0)
+    ours.done(call, 0.0)
     assert ours.fill() == 1
-    assert ours.next().id == dangerous.id
+    assert ours.next()[0].id == dangerous.id
 
 
 def test_a_task_that_was_refused_is_not_claimed_for_a_while(broker):
@@ -122,7 +159,7 @@ def test_a_task_that_was_refused_is_not_claimed_for_a_while(broker):
     ours.refuse("some.task", 60.0)
     assert ours.fill() == 0
     ours.refuse("some.task", -1.0)
-    ours._refused.clear()
+    ours.claims._refused.clear()
     assert ours.fill() == 1
 
 
@@ -131,4 +168,248 @@ def test_a_worker_of_all_queues_leaves_out_the_excluded(broker):
     send(broker, 1, queue="secret")
     ours = consumer(broker, queues=None, excluded=("secret",), ahead=5)
     assert ours.fill() == 1
-    assert ours.next().message.queue == "wanted"
+    assert ours.next()[0].message.queue == "wanted"
+
+
+# Several at a time
+
+
+def test_who_runs_several_at_a_time_claims_one_for_each_free_place(broker):
+    send(broker, 20)
+    ours = consumer(broker, runs=5)
+    assert ours.fill() == 5
+    running = [ours.next() for _ in range(3)]
+    assert ours.held == 2
+    assert not ours.has_room
+    ours.done(running[0], 0.1)
+    have_run(ours, 1.0)
+    assert ours.fill() == 1  # three places are free, and two jobs are held
+    assert ours.fill() == 0
+
+
+def test_over_all_places_as_much_is_claimed_ahead_as_starts_soon(broker):
+    send(broker, 100)
+    ours = consumer(broker, runs=4)
+    have_run(ours, 0.01)
+    assert ours.fill() == 20  # five in each place within 50 ms
+    for _ in range(4):
+        ours.next()
+    time.sleep(0.06)
+    assert ours.is_stuck()  # what runs takes longer than anything before: nobody knows for how long
+
+
+def test_one_long_job_blocks_its_own_place_alone(broker):
+    send(broker, 100)
+    ours = consumer(broker, runs=2)
+    have_run(ours, 0.01)
+    ours.fill()
+    ours.next()
+    time.sleep(0.06)
+    assert not ours.is_stuck()
+    assert ours.ahead() == 5
+
+
+def test_long_jobs_are_followed_by_those_for_whose_end_it_is_time(broker):
+    send(broker, 100)
+    ours = consumer(broker, runs=3)
+    have_run(ours, 0.2)
+    assert ours.fill() == 3
+    for _ in range(3):
+        ours.next()
+    assert ours.ahead() == 0
+    time.sleep(0.16)
+    assert ours.ahead() == 3  # they are about to end, by all that is known
+
+
+@pytest.mark.parametrize(("multiplier", "claimed"), [(1, 4), (3, 12)])
+def test_what_is_claimed_ahead_may_be_fixed_by_hand_for_each_place(broker, multiplier, claimed):
+    send(broker, 50)
+    ours = consumer(broker, runs=4, ahead=multiplier)
+    have_run(ours, 0.0001)
+    assert ours.fill() == claimed
+
+
+def test_with_others_beside_only_the_last_loss_makes_a_job_run_alone(broker):
+    send(broker, 3)
+    (dangerous,) = broker.claim("default", limit=1, worker="dead.1")
+    broker.rescue([Loss("dead.1", started=((dangerous.id, 1),))], rescuer="k")
+    ours = consumer(broker, runs=4)
+    assert ours.fill() == 3  # one loss among several says little
+    for delivery in [ours.next() for _ in range(3)]:
+        ours.done(delivery, 0.1)
+
+
+def test_a_job_that_must_run_alone_waits_for_the_others_and_the_others_for_it(broker):
+    send(broker, 1)
+    for turn in (1, 2):
+        (dangerous,) = broker.claim("default", limit=1, worker=f"dead.{turn}")
+        broker.rescue([Loss(f"dead.{turn}", started=((dangerous.id, turn),))], rescuer="k")
+    (first,) = send(broker, 1, priority=9)
+    send(broker, 3)
+    ours = consumer(broker, runs=4)
+    ours.fill()
+    running = [ours.next() for _ in range(ours.held)]
+    assert first in {each.id for (each,) in running}
+    assert dangerous.id not in {each.id for (each,) in running}
+    assert ours.fill() == 0
+    for each in running:
+        ours.done(each, 0.01)
+    assert ours.fill() == 1
+    alone = ours.next()
+    assert alone[0].id == dangerous.id
+    send(broker, 2)
+    assert ours.fill() == 0
+    ours.done(alone, 0.01)
+    assert ours.fill() == 3
+
+
+def test_it_is_not_waited_for_longer_than_a_while(broker, monkeypatch):
+    monkeypatch.setattr(solitude, "COMPANY", 0.05)
+    send(broker, 1)
+    for turn in (1, 2):
+        (dangerous,) = broker.claim("default", limit=1, worker=f"dead.{turn}")
+        broker.rescue([Loss(f"dead.{turn}", started=((dangerous.id, turn),))], rescuer="k")
+    send(broker, 1, priority=9)
+    ours = consumer(broker, runs=4)
+    ours.fill()
+    assert ours.next()[0].message.priority == 9  # and goes on for hours
+    assert ours.fill() == 0
+    time.sleep(0.06)
+    assert ours.fill() == 1
+    assert ours.next()[0].id == dangerous.id
+
+
+@pytest.fixture
+def batch(own_tasks):
+    def declare(**options):
+        shared_task(name="some.task", batch=Batch(**options))(lambda requests: None)
+
+    return declare
+
+
+def fill_until(ours, condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        ours.fill()
+    assert condition()
+
+
+def test_jobs_of_a_batch_are_claimed_together_past_those_of_other_tasks(broker, batch):
+    batch(size=5, wait=60.0)
+    first = send(broker, 3)
+    broker.enqueue([Message(id="other", task="other.task")])
+    rest = send(broker, 3)
+    ours = consumer(broker)
+    assert ours.fill() == 5  # one, and its company
+    assert [each.id for each in ours.next()] == [*first, *rest[:2]]
+    assert [each.id for each in broker.peek("default")] == ["other", rest[2]]
+
+
+def test_a_batch_that_is_not_full_begins_when_its_first_has_waited(broker, batch):
+    batch(size=5, wait=0.3)
+    ids = send(broker, 2)
+    ours = consumer(broker)
+    began = time.monotonic()
+    fill_until(ours, lambda: ours.held == 2)
+    assert (ours.has_room, ours.is_idle) == (True, False)
+    ids += send(broker, 1)
+    fill_until(ours, lambda: not ours.has_room)
+    assert time.monotonic() - began >= 0.3
+    assert [each.id for each in ours.next()] == ids
+    assert ours.gathers_for is None
+
+
+def test_what_gathers_takes_no_place_from_others(broker, batch):
+    batch(size=5, wait=60.0)
+    send(broker, 2)
+    ours = consumer(broker)
+    ours.fill()
+    broker.enqueue([Message(id="other", task="other.task")])
+    time.sleep(consumer_module.SATISFIED)
+    fill_until(ours, lambda: not ours.has_room)
+    assert [each.id for each in ours.next()] == ["other"]
+    assert 0 < ours.gathers_for <= 60
+
+
+def test_what_gathers_is_known_and_given_back(broker, batch):
+    batch(size=5, wait=60.0)
+    ids = send(broker, 3)
+    ours = consumer(broker)
+    ours.fill()
+    assert ours.known() == set(ids)
+    ours.release()
+    assert (ours.known(), ours.held) == (set(), 0)
+    assert [each.id for each in broker.claim("default", limit=9, worker="w.2")] == ids
+
+
+def test_the_largest_batch_is_given_back_as_well(broker, batch):
+    batch(size=1000, wait=60.0)
+    send(broker, 999)
+    ours = consumer(broker)
+    fill_until(ours, lambda: ours.held == 999)
+    ours.release()
+    assert broker.sizes()["default"].ready == 999
+
+
+def test_what_was_revoked_while_it_gathered_is_handed_on_as_revoked(broker, batch):
+    batch(size=5, wait=60.0)
+    ids = send(broker, 2)
+    ours = consumer(broker)
+    ours.fill()
+    broker.cancel([ids[1]])
+    send(broker, 3)
+    fill_until(ours, lambda: not ours.has_room)
+    assert [each.revoked for each in ours.next()] == [False, True, False, False, False]
+
+
+def test_a_single_one_that_was_revoked_while_it_waited_for_company_is_so_too(broker, batch):
+    batch(size=5, wait=0.1)
+    ids = send(broker, 1)
+    ours = consumer(broker)
+    ours.fill()
+    broker.cancel(ids)
+    fill_until(ours, lambda: not ours.has_room)
+    assert [each.revoked for each in ours.next()] == [True]
+
+
+def test_who_stops_when_nothing_is_left_waits_for_no_company(broker, batch):
+    batch(size=5, wait=60.0)
+    ids = send(broker, 3)
+    ours = consumer(broker, burst=True)
+    ours.fill()
+    assert [each.id for each in ours.next()] == ids
+
+
+def test_what_gathers_begins_when_a_job_comes_that_must_run_alone(broker, batch):
+    batch(size=5, wait=60.0)
+    ids = send(broker, 2)
+    ours = consumer(broker)
+    ours.fill()
+    broker.enqueue([Message(id="dangerous", task="other.task")])
+    (lost,) = broker.claim("default", limit=1, worker="dead.1")
+    broker.rescue([Loss("dead.1", started=((lost.id, 1),))], rescuer="k")
+    fill_until(ours, lambda: not ours.has_room)
+    call = ours.next()
+    assert [each.id for each in call] == ids
+    ours.done(call, 0.0)
+    fill_until(ours, lambda: not ours.has_room)
+    assert [each.id for each in ours.next()] == ["dangerous"]
+
+
+def test_a_job_that_was_lost_before_has_no_company(broker, batch):
+    batch(size=5, wait=60.0)
+    send(broker, 2)
+    for each in broker.claim("default", limit=1, worker="dead.1"):
+        broker.rescue([Loss("dead.1", started=((each.id, 1),))], rescuer="k")
+        lost = each.id
+    ours = consumer(broker)
+    ours.fill()
+    assert [each.id for each in ours.next()] == [lost]
+
+
+def test_a_batch_is_no_larger_than_there_are_marks_for_it(broker, batch):
+    batch(size=5, wait=60.0)
+    send(broker, 4)
+    ours = Consumer(broker, "w.1", WorkerOptions(queues=("default",)), most=2)
+    ours.fill()
+    assert len(ours.next()) == 2

@@ -14,7 +14,7 @@ from django.db import connections, transaction
 from djtasks.worker import health
 from djtasks.worker.slots import Slots
 from tests import tasks
-from tests.conftest import ROOT, worker_environment
+from tests.processes import ROOT, worker_environment
 from tests.redis_servers import RedisProcess
 from tests.waiting import wait_until
 
@@ -54,13 +54,26 @@ def well(*arguments):
 
 @pytest.mark.every_broker
 def test_a_worker_that_works_is_well_and_one_that_has_stopped_is_none(start_worker):
-    assert probe() == (1, "No worker of this user runs on this machine.")
+    assert probe() == (1, "No worker of this site and this user runs on this machine.")
     worker = start_worker("-c", "2", "-n", "one@%h")
     text = well()
     assert f"one@{os.uname().nodename} (process {worker.pid}) is well" in text
     assert worker.stop() == 0
     assert probe()[0] == 1
     assert list(health.folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_workers_of_another_site_are_nobodys_business_here(start_worker, settings):
+    start_worker("-c", "1")
+    well()
+    settings.DJTASKS = {
+        **settings.DJTASKS,
+        "BROKER_URL": "redis://elsewhere/1",
+        "TEST_BROKER_URL": "redis://elsewhere/1",
+    }
+    assert probe() == (1, "No worker of this site and this user runs on this machine.")
+    assert [each.problem for each in health.living()] == [""]
 
 
 @pytest.mark.every_broker
@@ -83,7 +96,7 @@ def test_one_worker_is_asked_for_by_its_name(start_worker):
     assert "two" in well("--worker", "two")
     code, text = probe("--worker", "three")
     assert code == 1
-    assert text.startswith("No worker named three of this user runs on this machine. These run: ")
+    assert text.startswith("No worker named three of this site and this user runs on this machine. These run: ")
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -94,7 +107,7 @@ def test_programs_are_told_as_json(start_worker):
     told = json.loads(well("--json"))
     (one,) = told["workers"]
     assert (told["healthy"], told["problem"]) == (True, "")
-    assert (one["worker"], one["pid"], one["children"], one["busy"]) == ("one", worker.pid, 3, 0)
+    assert (one["worker"], one["pid"], one["places"], one["busy"]) == ("one", worker.pid, 3, 0)
     assert 0 <= one["beat_age"] < LOST_AFTER
     assert 0 <= one["claim_age"] < LOST_AFTER + 1
 
@@ -144,8 +157,9 @@ def test_a_worker_that_beats_and_cannot_claim_is_unwell(start_worker):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_worker_whose_redis_has_gone_is_unwell(start_worker, own_redis):
-    start_worker("-c", "1", "-n", "one", BROKER_URL=own_redis.url, TEST_BROKER_URL=own_redis.url, wait=False)
+def test_a_worker_whose_redis_has_gone_is_unwell(start_worker, settings, own_redis):
+    settings.DJTASKS = {**settings.DJTASKS, "BROKER_URL": own_redis.url, "TEST_BROKER_URL": own_redis.url}
+    start_worker("-c", "1", "-n", "one", wait=False)
     wait_until(lambda: probe()[0] == 0)
     own_redis.close()
     wait_until(lambda: probe()[0] == 1, seconds=health.PATIENCE * LOST_AFTER + 10)
@@ -175,7 +189,7 @@ def test_what_a_killed_worker_left_behind_is_not_taken_for_one(start_worker):
 
 def test_a_file_of_another_layout_is_left_alone():
     health.folder().mkdir(mode=0o700)
-    (health.folder() / "1-x.slots").write_bytes(b"something else" * 100)
+    (health.folder() / "1-x.slots").write_bytes(b"something else" * 2000)
     assert health.living() == []
     with (health.folder() / "1-x.slots").open("r+b") as file, pytest.raises(ValueError, match="layout"):
         Slots.look(file.fileno())

@@ -1,4 +1,4 @@
-"""The keeper's own judgement: who is lost, and what is pruned."""
+"""The keeper's own judgement: who is lost."""
 
 from datetime import timedelta
 
@@ -10,13 +10,15 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message
-from djtasks.models import Job, JobGroup, Outbox, Worker
+from djtasks.models import Job, Outbox, Worker
 from djtasks.models.fields import utc_now
 from djtasks.worker import keeper as keeper_module
 from djtasks.worker import ledger as ledger_module
-from djtasks.worker.keeper import Keeper, Watch
+from djtasks.worker import watch as watch_module
+from djtasks.worker.keeper import Keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
+from djtasks.worker.watch import Watch
 from tests.conftest import empty_redis
 
 pytestmark = pytest.mark.every_broker
@@ -36,6 +38,7 @@ def clock(monkeypatch):
 
     clock = Clock()
     monkeypatch.setattr(keeper_module, "time", clock)
+    monkeypatch.setattr(watch_module, "time", clock)
     return clock
 
 
@@ -95,35 +98,6 @@ def finished_job(days_ago, **fields):
         finished_at=utc_now() - timedelta(days=days_ago),
         **fields,
     )
-
-
-def test_what_has_expired_is_pruned_and_nothing_else(keeper, monkeypatch):
-    monkeypatch.setattr(keeper_module, "PRUNE_BATCH", 2)
-    for number in range(5):
-        finished_job(8, id=f"old {number}", state=states.FAILURE if number % 2 else states.SUCCESS)
-    finished_job(6, id="young")
-    Job.objects.create(id="waiting", task="some.task", queue="default", created_at=utc_now() - timedelta(days=99))
-    # One batch a turn: who prunes for long does not beat.
-    assert [keeper.prune() for _ in range(4)] == [2, 2, 1, 0]
-    assert set(Job.objects.values_list("pk", flat=True)) == {"young", "waiting"}
-
-
-def test_nothing_is_pruned_when_results_never_expire(keeper, settings):
-    settings.DJTASKS = {**settings.DJTASKS, "RESULT_EXPIRES": None}
-    finished_job(999, id="old")
-    assert keeper.prune() == 0
-
-
-def test_members_of_an_unfinished_group_are_not_pruned(keeper, database):
-    JobGroup.objects.create(id="open", size=2, remaining=1)
-    JobGroup.objects.create(id="closed", size=1, remaining=0)
-    try:
-        finished_job(8, id="kept", group_id="open")
-        finished_job(8, id="gone", group_id="closed")
-        assert keeper.prune() == 1
-        assert Job.objects.filter(pk="kept").exists()
-    finally:
-        JobGroup.objects.all().delete()
 
 
 def test_a_keeper_registers_its_worker_and_beats_for_it(keeper):
@@ -366,11 +340,3 @@ def test_a_job_that_waits_for_its_retry_stays_revoked_though_the_broker_was_flus
     keeper.turn()
     (delivery,) = keeper.broker.claim("default", limit=9, worker="w.1")
     assert (delivery.id, delivery.revoked, delivery.token) == ("x", True, 2)
-
-
-def test_that_an_unknown_id_was_revoked_is_forgotten_after_a_day(keeper, settings):
-    settings.DJTASKS = {**settings.DJTASKS, "RESULT_EXPIRES": None}
-    for name, hours in (("old", 25), ("new", 23)):
-        Job.objects.create(id=name, state=states.REVOKED, revoked=True, finished_at=utc_now() - timedelta(hours=hours))
-    keeper.prune()
-    assert set(Job.objects.values_list("pk", flat=True)) == {"new"}

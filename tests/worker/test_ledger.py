@@ -97,7 +97,7 @@ def test_an_outcome_whose_commit_was_not_answered_is_recognised(broker, ledger, 
 @pytest.mark.rows_that_wait
 def test_an_outcome_of_a_run_that_was_replaced_is_dropped_with_all_that_follows(broker, ledger, sent, caplog):
     (delivery,) = claimed(broker)
-    broker.rescue([Loss("w.1", started=(delivery.id, 1))], rescuer="k")
+    broker.rescue([Loss("w.1", started=((delivery.id, 1),))], rescuer="k")
     (again,) = broker.claim("default", limit=1, worker="w.2")
     ledger.record(success(delivery, follow_ups=(follow_up(),)))
     ledger.commit()
@@ -145,7 +145,7 @@ def test_a_retry_replaces_the_message_and_drops_the_lease_in_one_step(broker, le
 
 def test_a_retry_forgets_the_losses_but_never_lowers_the_token(broker, ledger):
     (delivery,) = claimed(broker)
-    broker.rescue([Loss("w.1", started=(delivery.id, 1))], rescuer="k")
+    broker.rescue([Loss("w.1", started=((delivery.id, 1),))], rescuer="k")
     (again,) = broker.claim("default", limit=1, worker="w.1")
     assert (again.losses, again.token) == (1, 2)
     ledger.record(Outcome(delivery=again, state=states.RETRY, next=replace(again.message, retries=1)))

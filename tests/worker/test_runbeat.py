@@ -36,7 +36,8 @@ def test_a_worker_sends_and_runs_what_is_due(start_worker):
     assert (first.state, first.result) == ("SUCCESS", "7")
     assert second.pk > first.pk
     row = Worker.objects.get()
-    assert timedelta(0) <= row.beat_at - row.scheduler_at < 3 * SECOND
+    # Two clocks, the database's and the machine's, so that either may be a little ahead.
+    assert abs(row.beat_at - row.scheduler_at) < 3 * SECOND
 
 
 def test_a_solo_worker_does_too(start_worker):
@@ -70,7 +71,7 @@ def test_an_edit_takes_effect_within_two_seconds(start_worker, database):
 def test_beat_alone_sends_and_runs_nothing_and_is_seen(start_worker, number):
     make()
     beat = start_worker("-n", "clock@%h", command="runbeat")
-    wait_until(lambda: PeriodicTask.objects.get().total_run_count >= 2, what="two ticks")
+    wait_until(lambda: PeriodicTask.objects.get(source="admin").total_run_count >= 2, what="two ticks")
     row = Worker.objects.get()
     assert (row.pool, row.concurrency, row.is_live) == ("beat", 0, True)
     assert row.hostname.startswith("clock@")
@@ -97,8 +98,8 @@ def test_beat_alone_goes_on_under_a_new_name_if_it_was_taken_for_dead(start_work
     first = Worker.objects.get().pk
     broker.rescue([Loss(first, known=False, beat=broker.beats()[first])], rescuer="r")
     wait_until(lambda: Worker.objects.exclude(pk=first).filter(pid=beat.pid, beat__gt=0).exists(), what="a new name")
-    before = PeriodicTask.objects.get().total_run_count
-    wait_until(lambda: PeriodicTask.objects.get().total_run_count > before, what="the next tick")
+    before = PeriodicTask.objects.get(source="admin").total_run_count
+    wait_until(lambda: PeriodicTask.objects.get(source="admin").total_run_count > before, what="the next tick")
     assert beat.stop() == 0
 
 
@@ -114,7 +115,7 @@ def test_the_clock_of_a_tick_is_the_databases(start_worker, database):
     make()
     start_worker("-c", "1")
     wait_until(lambda: runs().count() >= 2, what="two runs")
-    row = PeriodicTask.objects.get()
+    row = PeriodicTask.objects.get(source="admin")
     now = statements.now(connections[database])
     assert now - 2 * SECOND < row.next_run_at < now + 2 * SECOND
     assert row.next_run_at.microsecond == 0

@@ -14,7 +14,7 @@ from djtasks import control, send_task, states
 from djtasks.brokers import get_broker
 from djtasks.models import Job, Worker
 from tests import servers, tasks
-from tests.conftest import worker_environment
+from tests.processes import worker_environment
 from tests.proxy import Proxy
 from tests.redis_servers import RedisProcess
 from tests.waiting import wait_until
@@ -274,13 +274,16 @@ def test_a_process_is_replaced_after_its_number_of_tasks(start_worker):
 
 
 def test_short_jobs_do_not_wait_behind_a_long_one(start_worker, tmp_path):
+    path = tmp_path / "journal"
     start_worker("-c", "2")
-    for _ in range(50):
-        tasks.noop.delay()
+    tasks.noop.enqueue_many([()] * 50)
     wait_until(lambda: finished() == 50)
-    long = tasks.journal.delay(str(tmp_path / "journal"), "long", 30)
-    short = [tasks.noop.delay() for _ in range(100)]
-    wait_until(lambda: all(each.ready() for each in short), seconds=10)
+    long = tasks.journal.delay(str(path), "long", 30)
+    wait_until(lambda: lines(path))
+    began = time.monotonic()
+    tasks.noop.enqueue_many([()] * 200)
+    wait_until(lambda: finished() == 250, seconds=10)
+    print(f"200 short jobs beside a long one: {time.monotonic() - began:.2f} s")
     assert not long.ready()
 
 

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from math import inf
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from django.db import InterfaceError, OperationalError, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Case, Count, F, Q, Value, When
+from django.db import connections
+from django.db.models import F, Q
 
 from djtasks import states
 from djtasks.brokers import base
-from djtasks.brokers.base import Broker, Loss, QueueSize
+from djtasks.brokers.base import LimitStanding, Loss
+from djtasks.brokers.database import limiting, uniqueness
+from djtasks.brokers.database.operated import BATCH, OperatedQueues, as_delivery, errors_named
 from djtasks.brokers.database.wakeup import Notifier, Wakeup
 from djtasks.conf import settings
-from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, TaskRevokedError
-from djtasks.message import PRIORITIES, Delivery, Message, microseconds
-from djtasks.models import Job, Queue, Worker, statements
+from djtasks.exceptions import ImproperlyConfigured
+from djtasks.message import Delivery, Message, Wait, moment, portions
+from djtasks.models import Job, Worker, statements
 from djtasks.models.attempts import with_attempt
-from djtasks.models.fields import utc_now
-from djtasks.models.job import JobQuerySet, message_of, row_of
-
-BATCH: Final = 500  # jobs that are moved in one transaction
-REVOKED_RANK = -1000  # before every priority, so that what was revoked ends at once, even in a paused queue
+from djtasks.models.job import row_of
 
 
-class DatabaseBroker(Broker):
+class DatabaseBroker(OperatedQueues):
     """Keeps the queues in the table of `Job` on the alias `DATABASE`."""
 
     transactional: ClassVar[bool] = True
@@ -46,18 +41,26 @@ class DatabaseBroker(Broker):
             )
         self._notifier = Notifier()
         self._local = threading.local()
+        self._lead = limiting.Lead()
 
-    @property
-    def connection(self) -> BaseDatabaseWrapper:
-        """This thread's connection."""
-        return connections[settings.DATABASE]
-
-    def enqueue(self, messages: Sequence[Message]) -> None:
-        if messages:
-            with _errors_named():
-                if statements.enqueue(self.connection, messages) != len(messages):
-                    self._exhume(messages)
+    def enqueue(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        holders: Mapping[str, str] = {}
+        unique = [each for each in messages if each.unique_key is not None]
+        plain = [each for each in messages if each.unique_key is None] if unique else messages
+        with errors_named():
+            if plain and statements.enqueue(self.connection, plain) != len(plain):
+                self._exhume(plain)
+            if unique:
+                with self._atomic():
+                    holders = uniqueness.enqueue(unique)
+                    self._exhume(unique)
+            if messages:
                 self._notifier.after_commit(self.connection, (message.queue for message in messages))
+        return holders
+
+    def unlock(self, messages: Sequence[Message], *, have_ended: bool = False) -> None:
+        with errors_named():
+            uniqueness.unlock(messages)
 
     def _exhume(self, messages: Sequence[Message]) -> None:
         """Let those come whose ids were taken because they were revoked before: they end as that, in their queues."""
@@ -72,17 +75,23 @@ class DatabaseBroker(Broker):
                 statements.enqueue(self.connection, [foreseeable[each] for each in buried])
                 self._flag(buried)
 
-    def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
-        with _errors_named():
-            return statements.claim(self.connection, queue, limit, worker, refused)
+    def claim(
+        self, queue: str, *, limit: int, worker: str, refused: Collection[str] = (), only: str | None = None
+    ) -> list[Delivery]:
+        with errors_named():
+            return statements.claim(self.connection, queue, limit, worker, refused, only)
 
     def forget_claims(self, worker: str, *, but: Collection[str]) -> int:
-        with _errors_named():
+        with errors_named():
             unknown = Job.objects.running().filter(worker=worker).exclude(pk__in=but)
             return int(unknown.update(state=states.PENDING, worker="", started_at=None))
 
+    def revoked(self, ids: Sequence[str]) -> set[str]:
+        with errors_named():
+            return set(Job.objects.filter(pk__in=ids, revoked=True).values_list("pk", flat=True))
+
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
-        with _errors_named(), self._atomic():
+        with errors_named(), self._atomic():
             now = statements.now(self.connection)
             return [
                 each.id
@@ -91,43 +100,91 @@ class DatabaseBroker(Broker):
             ]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: the row, whose state is the queue, has been recorded as finished."""
+        """Free their places; else there is nothing to do: the row, whose state is the queue, has been recorded."""
+        self._give_back(deliveries, begun=True)
+
+    def _give_back(self, deliveries: Sequence[Delivery], *, begun: bool) -> None:
+        if limited := [each for each in deliveries if each.grants]:
+            with errors_named():
+                self._woken(limiting.give_back(limited, begun=begun))
 
     def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: base.Count | None = None) -> None:
         changes: dict[str, Any] = {"state": states.PENDING, "worker": "", "started_at": None, "acked_early": False}
         if count is not None:
             changes[count] = F(count) + 1
-        with _errors_named(), self._atomic():
+        with errors_named(), self._atomic():
             if delay > 0:
                 run_at = statements.now(self.connection) + timedelta(seconds=delay)
                 changes.update(state=states.SCHEDULED, run_at=run_at)
             for worker in {each.worker for each in deliveries}:
-                tokens = Q()
-                for each in deliveries:
-                    tokens |= Q(pk=each.id, token=each.token)
-                Job.objects.running().filter(tokens, worker=worker).update(**changes)
+                for portion in portions(deliveries, lambda _each: 0, BATCH, 1):  # SQLite takes a thousand terms
+                    Job.objects.running().filter(_tokens(portion), worker=worker).update(**changes)
             if not delay:
                 self._notifier.after_commit(self.connection, (each.message.queue for each in deliveries))
+        self._give_back(deliveries, begun=count is not None)
 
     def reschedule(self, deliveries: Sequence[tuple[Delivery, Message]]) -> None:
-        with _errors_named(), self._atomic():
+        with errors_named(), self._atomic():
             now = statements.now(self.connection)
             for delivery, message in deliveries:
                 Job.objects.held(delivery).update(**row_of(message, now))
+        self._give_back([delivery for delivery, _message in deliveries], begun=True)
+
+    def defer(
+        self, deliveries: Sequence[Delivery], key: str, interval: float, *, ahead: float, most: int
+    ) -> list[Delivery]:
+        with errors_named():
+            granted, recalled = limiting.defer(deliveries, key, interval, ahead, most, self._lead)
+            self._woken(recalled)
+            return granted
+
+    def take_places(self, deliveries: Sequence[Delivery], key: str, places: int, *, most: int) -> list[Delivery]:
+        if not deliveries:
+            return []
+        with errors_named():
+            taken, called = limiting.take_places(deliveries, key, places, most)
+            self._woken(called)
+            return taken
+
+    def recall(self, limit: str) -> int:
+        with errors_named():
+            return self._woken(limiting.recall(limit))
+
+    def fill_places(self) -> int:
+        with errors_named():
+            return self._woken(limiting.fill_places())
+
+    def limits(self) -> list[LimitStanding]:
+        with errors_named():
+            return limiting.standings()
+
+    def waits(self, ids: Sequence[str]) -> dict[str, Wait]:
+        with errors_named():
+            return limiting.waits(ids)
+
+    def _woken(self, queues: Sequence[str]) -> int:
+        if queues:
+            self._notifier.after_commit(self.connection, queues)
+        return len(queues)
 
     def promote(self, *, limit: int = 1000) -> int:
-        with _errors_named():
+        with errors_named():
             queues = statements.promote(self.connection, limit)
             if queues:
                 self._notifier.after_commit(self.connection, queues)
             return len(queues)
 
     def queues(self) -> list[str]:
-        with _errors_named():
+        with errors_named():
             return statements.queues(self.connection)
 
+    def oldest(self, queues: Collection[str]) -> dict[str, datetime]:
+        with errors_named():
+            found = statements.oldest(self.connection)
+        return {queue: moment(since) for queue, since in found.items() if queue in queues}
+
     def beat(self, workers: Sequence[str]) -> set[str]:
-        with _errors_named(), self._atomic():
+        with errors_named(), self._atomic():
             now = statements.now(self.connection)
             live = Worker.objects.filter(pk__in=workers, lost_at=None, stopped_at=None)
             if live.update(beat=F("beat") + 1, beat_at=now) == len(set(workers)):
@@ -135,17 +192,17 @@ class DatabaseBroker(Broker):
             return set(live.values_list("pk", flat=True))
 
     def beats(self) -> Mapping[str, int]:
-        with _errors_named():
+        with errors_named():
             return dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat"))
 
     def owners(self) -> set[str]:
-        with _errors_named():
+        with errors_named():
             return set(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
 
     def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
         ended: list[Delivery] = []
         for loss in losses:
-            with _errors_named(), self._atomic():
+            with errors_named(), self._atomic():
                 if loss.beat is None or _declare_lost(loss, statements.now(self.connection)):
                     ended += self._rescue(loss, rescuer)
         return ended
@@ -155,7 +212,7 @@ class DatabaseBroker(Broker):
         skips = self.connection.features.has_select_for_update_skip_locked
         # What a dead process's transaction still locks is found by the keeper's next look at the owners.
         leased = list(Job.objects.running().filter(owner).select_for_update(skip_locked=skips).order_by("id"))
-        alone = loss.known or len(leased) == 1
+        alone = loss.was_alone(len(leased))
         ended = []
         for job in leased:
             if not _counts(job, loss):
@@ -170,7 +227,7 @@ class DatabaseBroker(Broker):
         return ended
 
     def wait(self, queues: Sequence[str], *, timeout: float) -> None:
-        with _errors_named():
+        with errors_named():
             self._wakeup().wait(timeout)
 
     @property
@@ -178,116 +235,21 @@ class DatabaseBroker(Broker):
         return self.connection.vendor == "sqlite"
 
     def wakeable(self, queues: Sequence[str]) -> int | None:
-        with _errors_named():
+        with errors_named():
             return self._wakeup().fileno()
 
     def drain_wakeups(self) -> None:
-        with _errors_named():
+        with errors_named():
             self._wakeup().drain()
 
     def has_changed(self) -> bool | None:
         if self.connection.vendor != "sqlite":
             return None
-        with _errors_named():
+        with errors_named():
             return self._wakeup().changed()
-
-    def cancel(self, ids: Sequence[str]) -> int:
-        with _errors_named(), self._atomic():
-            count = self._flag(ids)
-            if count < len(set(ids)):
-                _bury(set(ids) - set(Job.objects.filter(pk__in=ids).values_list("pk", flat=True)))
-            self._notifier.after_commit(self.connection, ["*"])
-            return count
-
-    def _flag(self, ids: Sequence[str]) -> int:
-        waiting = Case(When(state__in=states.WAITING, then=Value(states.PENDING)), default=F("state"))
-        unfinished = Job.objects.filter(pk__in=ids).exclude(state__in=states.SETTLED)
-        return unfinished.update(revoked=True, rank=REVOKED_RANK, state=waiting)
-
-    def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
-        with _errors_named():
-            rows = Job.objects.running().filter(pk__in=ids).values_list("pk", "worker", "token")
-            return {pk: (worker, token) for pk, worker, token in rows}
-
-    def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
-        with _errors_named():
-            jobs = Job.objects.scheduled() if scheduled else Job.objects.ready()
-            return [_as_delivery(job) for job in jobs.filter(queue=queue)[offset : offset + limit]]
-
-    def sizes(self) -> Mapping[str, QueueSize]:
-        with _errors_named():
-            unfinished = Job.objects.filter(state__in=(*states.WAITING, *states.RUNNING)).order_by()
-            counts = {
-                (queue, state): count
-                for queue, state, count in unfinished.values_list("queue", "state").annotate(count=Count("pk"))
-            }
-            paused = dict(Queue.objects.values_list("name", "paused"))
-        return {name: _size(name, counts, paused) for name in sorted({queue for queue, _ in counts} | set(paused))}
-
-    def purge(self, queue: str) -> int:
-        with _errors_named():
-            return Job.objects.waiting().filter(queue=queue).delete()[0]
-
-    def pause(self, queue: str) -> None:
-        self._set_paused(queue, True)
-
-    def resume(self, queue: str) -> None:
-        self._set_paused(queue, False)
-        self._notifier.after_commit(self.connection, [queue])
-
-    def move(
-        self, source: str, target: str, *, task: str | None = None, limit: int | None = None
-    ) -> Iterator[Sequence[str]]:
-        left = inf if limit is None else limit
-        for jobs in (Job.objects.ready(), Job.objects.scheduled()):
-            waiting = jobs.filter(queue=source, **({"task": task} if task else {}))
-            found = BATCH
-            while found == BATCH and left > 0:
-                ids = self._move(waiting, target, int(min(BATCH, left)))
-                found, left = len(ids), left - len(ids)
-                if ids:
-                    yield ids
-
-    def _move(self, waiting: JobQuerySet, target: str, limit: int) -> list[str]:
-        with _errors_named(), self._atomic():
-            ids = list(self._locked(waiting)[:limit])
-            Job.objects.filter(pk__in=ids).update(queue=target)
-            self._notifier.after_commit(self.connection, [target])
-            return ids
-
-    def age(self, queue: str, *, step: float, limit: int = 100) -> int:
-        with _errors_named():
-            ready = Job.objects.ready().filter(queue=queue).order_by("rank", "order_key")  # as the index has it
-            now = microseconds(statements.now(self.connection))
-            rank: int | None = -PRIORITIES[-1]  # of the highest priority, above which nothing is raised
-            raised = 0
-            while (rank := ready.filter(rank__gt=rank).values_list("rank", flat=True).first()) is not None:
-                waited = ready.filter(rank=rank, order_key__lte=now - round(step * 1_000_000))
-                due = _due_to_rise(waited.only("priority", "order_key")[:limit], rank, now, step)
-                raised += self._raise(waited, due) if due else 0
-            return raised
-
-    def _raise(self, waiting: JobQuerySet, due: Mapping[int, Sequence[str]]) -> int:
-        with self._atomic():
-            return sum(
-                Job.objects.filter(pk__in=list(self._locked(waiting.filter(pk__in=ids)))).update(rank=rank)
-                for rank, ids in due.items()
-            )
-
-    def _locked(self, jobs: JobQuerySet) -> Any:
-        """The ids of those of `jobs` that nobody claims at this moment, locked."""
-        skips = self.connection.features.has_select_for_update_skip_locked
-        return jobs.select_for_update(skip_locked=skips).values_list("pk", flat=True)
-
-    def _set_paused(self, queue: str, paused: bool) -> None:
-        with _errors_named():
-            Queue.objects.update_or_create(name=queue, defaults={"paused": paused, "changed_at": utc_now()})
 
     def close(self) -> None:
         self.connection.close()
-
-    def _atomic(self) -> Any:
-        return transaction.atomic(using=settings.DATABASE)
 
     def _wakeup(self) -> Wakeup:
         connection = self.connection
@@ -297,26 +259,11 @@ class DatabaseBroker(Broker):
         return wakeup
 
 
-@contextmanager
-def _errors_named() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        hint = " Run: manage.py migrate djtasks" if "no such table" in str(error) else ""
-        what = f"The database {settings.DATABASE!r} did not do what was asked: {error}.{hint}"
-        raise BrokerUnavailable(what) from error
-
-
-def _bury(ids: Iterable[str]) -> None:
-    """Remember that these ids, which nobody knows yet, are revoked."""
-    why = "The job was cancelled before it came."
-    kind = f"{TaskRevokedError.__module__}.{TaskRevokedError.__qualname__}"
-    now = utc_now()
-    rows = [
-        Job(id=each, state=states.REVOKED, revoked=True, finished_at=now, exception=kind, exception_message=why)
-        for each in ids
-    ]
-    Job.objects.bulk_create(rows, ignore_conflicts=True)
+def _tokens(deliveries: Iterable[Delivery]) -> Q:
+    tokens = Q()
+    for each in deliveries:
+        tokens |= Q(pk=each.id, token=each.token)
+    return tokens
 
 
 def _declare_lost(loss: Loss, now: datetime) -> bool:
@@ -328,24 +275,13 @@ def _declare_lost(loss: Loss, now: datetime) -> bool:
     return found is not None and bool(Worker.objects.filter(pk=found.pk).update(lost_at=now))
 
 
-def _due_to_rise(jobs: Iterable[Job], rank: int, now: int, step: float) -> dict[int, list[str]]:
-    """Those of these jobs, which stand at `rank`, that have waited for a better one: their ids by that."""
-    due: dict[int, list[str]] = {}
-    for job in jobs:
-        steps = int((now - job.order_key) / (step * 1_000_000))
-        wanted = max(-PRIORITIES[-1], -job.priority - steps)
-        if wanted < rank:
-            due.setdefault(wanted, []).append(job.pk)
-    return due
-
-
 def _counts(job: Job, loss: Loss) -> bool:
     """Whether the job may have begun in the process that died."""
     return job.acked_early or not loss.known or _is_begun(job, loss)
 
 
 def _is_begun(job: Job, loss: Loss) -> bool:
-    return loss.started == (job.pk, job.token)
+    return (job.pk, job.token) in loss.started
 
 
 def _count_loss(job: Job) -> None:
@@ -361,26 +297,4 @@ def _count_loss(job: Job) -> None:
 
 def _leased_to(rescuer: str, job: Job, losses: int = 1) -> Delivery:
     Job.objects.filter(pk=job.pk).update(worker=rescuer, token=F("token") + 1, losses=F("losses") + losses)
-    return replace(_as_delivery(job), worker=rescuer, token=job.token + 1, losses=job.losses + losses)
-
-
-def _as_delivery(job: Job) -> Delivery:
-    return Delivery(
-        message_of(job),
-        job.worker,
-        job.token,
-        job.losses,
-        job.refusals,
-        job.revoked,
-        job.attempts or "[]",
-        job.created_at,
-    )
-
-
-def _size(name: str, counts: Mapping[tuple[str, str], int], paused: Mapping[str, bool]) -> QueueSize:
-    return QueueSize(
-        ready=counts.get((name, states.PENDING), 0),
-        scheduled=counts.get((name, states.SCHEDULED), 0) + counts.get((name, states.RETRY), 0),
-        running=counts.get((name, states.RECEIVED), 0) + counts.get((name, states.STARTED), 0),
-        paused=paused.get(name, False),
-    )
+    return replace(as_delivery(job), worker=rescuer, token=job.token + 1, losses=job.losses + losses)

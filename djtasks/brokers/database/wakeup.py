@@ -35,7 +35,8 @@ class Wakeup:
         if not self.listens:
             return None
         self._listen()
-        return int(self.connection.connection.fileno())
+        with self.connection.wrap_database_errors:  # the driver tells of a connection that was lost meanwhile
+            return int(self.connection.connection.fileno())
 
     def drain(self) -> bool:
         """Take the notifications that have come. Returns whether there were any."""

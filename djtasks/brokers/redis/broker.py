@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
-from itertools import groupby
-from math import inf
 from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from djtasks.brokers import base
-from djtasks.brokers.base import Broker, Loss, QueueSize
+from djtasks.brokers.base import LimitStanding, Loss
 from djtasks.brokers.redis.keys import Keys
+from djtasks.brokers.redis.limiting import Limiting
+from djtasks.brokers.redis.operated import BATCH, OperatedQueues, grouped, slices
 from djtasks.brokers.redis.requirements import NOT_DURABLE, is_durable, unmet
 from djtasks.brokers.redis.server import DOUBT, Refused, Server, facts_of, script
 from djtasks.brokers.redis.wakeup import Wakeup
 from djtasks.brokers.redis.wire import (
     LOST,
     STATE_FIELD,
-    as_field,
     delivery_of,
     doubted,
     rescheduled,
     sent,
     sent_again,
+    time_of,
     tokens,
 )
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
-from djtasks.message import Delivery, Message, portions
+from djtasks.message import Delivery, Message, Wait, portions
 
-BATCH: Final = 500  # jobs a script, so that other clients get their turn
 BATCH_SIZE: Final = 4 * 1024 * 1024  # bytes of messages a script
-Item = TypeVar("Item")
 
 
-class RedisBroker(Broker):
+class RedisBroker(OperatedQueues):
     """Keeps the queues on a Redis or Valkey server, under the hash tag `{prefix}`."""
 
     first_pause = 1.0  # the markers tell of new jobs
@@ -52,23 +52,77 @@ class RedisBroker(Broker):
             raise ImproperlyConfigured(f"BROKER_OPTIONS['prefix'] must be a text without braces, not {prefix!r}.")
         self.keys = Keys(prefix)
         self.server = Server(url, f"{{{prefix}}}", self._greet)
+        self.limiting = Limiting(self.server, self.keys)
         self._durable = bool(options.get("durable"))
         self._local = threading.local()
 
-    def enqueue(self, messages: Sequence[Message]) -> None:
+    def enqueue(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        holders: dict[str, str] = {}
         for portion in portions(messages, attrgetter("size"), BATCH, BATCH_SIZE):
             queues = sorted({each.queue for each in portion})
             keys = self.keys
-            self.server.run(
+            dropped = self.server.run(
                 "enqueue",
-                [keys.messages, keys.jobs, keys.queues, keys.due, keys.clock, keys.tombstones, keys.defaults]
+                [
+                    keys.messages,
+                    keys.jobs,
+                    keys.queues,
+                    keys.due,
+                    keys.clock,
+                    keys.tombstones,
+                    keys.defaults,
+                    keys.unique,
+                ]
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),
                 durable=self._durable,
             )
+            if dropped:
+                found = [each.decode() for each in dropped]
+                holders.update(zip(found[::2], found[1::2], strict=True))
+        for message in messages if holders else ():
+            if message.id in holders and message.uniqueness.replaces:
+                self._replace(replace(message, id=holders[message.id]))
+        return holders
 
-    def claim(self, queue: str, *, limit: int, worker: str, refused: Collection[str] = ()) -> list[Delivery]:
+    def _replace(self, message: Message) -> None:
+        keys, queue = self.keys, message.queue
+        self.server.run(
+            "replace",
+            [
+                keys.messages,
+                keys.jobs,
+                keys.queues,
+                keys.due,
+                keys.clock,
+                keys.defaults,
+                keys.ready(queue),
+                keys.scheduled(queue),
+                keys.wake(queue),
+            ],
+            [message.id, queue, message.to_json(), 100 - message.priority, time_of(message), int(message.prioritized)],
+            durable=self._durable,
+        )
+
+    def holders(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for each in messages:
+            if each.unique_key is not None and not each.uniqueness.replaces:
+                held = self.server.ask("HGET", self.keys.unique, each.unique_key)
+                holder, _, lasts = held.decode().rpartition(" ") if held else ("", "", "0")
+                if holder not in ("", each.id) and (int(lasts) > time.time() * 1_000_000 or self.known([holder])):
+                    found[each.id] = holder
+        return found
+
+    def unlock(self, messages: Sequence[Message], *, have_ended: bool = False) -> None:
+        pairs = [value for each in messages if each.unique_key for value in (each.unique_key, each.id)]
+        if pairs:
+            self.server.run("unlock", [self.keys.unique], [int(have_ended), *pairs])
+
+    def claim(
+        self, queue: str, *, limit: int, worker: str, refused: Collection[str] = (), only: str | None = None
+    ) -> list[Delivery]:
         keys = self.keys
         answer = self.server.run_once(
             "claim",
@@ -84,7 +138,7 @@ class RedisBroker(Broker):
                 keys.doubt,
                 keys.tombstones,
             ],
-            [min(limit, BATCH), worker, queue, *refused],
+            [min(limit, BATCH), worker, queue, only or "", *refused],
         )
         self._local.has_tombstones = bool(answer[0] & 2)
         claimed = [delivery_of(job, worker, queue) for job in answer[1:]]
@@ -96,7 +150,7 @@ class RedisBroker(Broker):
 
     def lease(self, deliveries: Sequence[Delivery]) -> None:
         keys = self.keys
-        for worker, group in _by(attrgetter("worker"), deliveries):
+        for worker, group in grouped(attrgetter("worker"), deliveries):
             fields = [(m.id, m.to_json(), m.queue, 100 - m.priority, m.task) for m in (each.message for each in group)]
             self.server.run(
                 "lease",
@@ -108,34 +162,45 @@ class RedisBroker(Broker):
         leases = self._leases(worker)
         return sum(
             self._release(worker, queue, [lease for lease in group if lease[0] not in but])
-            for queue, group in _by(itemgetter(2), leases)
+            for queue, group in grouped(itemgetter(2), leases)
         )
+
+    def revoked(self, ids: Sequence[str]) -> set[str]:
+        portions = (self.server.run("revoked", [self.keys.jobs], portion) for portion in slices(ids))
+        return {job_id.decode() for found in portions for job_id in found}
 
     def start(self, deliveries: Sequence[Delivery]) -> list[str]:
         held: list[str] = []
-        for worker, group in _by(attrgetter("worker"), deliveries):
+        for worker, group in grouped(attrgetter("worker"), deliveries):
             answer = self.server.run("start", [self.keys.jobs], [worker, *tokens(group)])
             held += [job_id.decode() for job_id in answer]
         return held
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         keys = self.keys
-        for worker, group in _by(attrgetter("worker"), deliveries):
-            for portion in _slices(group):
+        for worker, group in grouped(attrgetter("worker"), deliveries):
+            for portion in slices(group):
                 self.server.run(
                     "ack",
                     [keys.messages, keys.jobs, keys.attempts, keys.leases(worker), keys.owners],
                     [worker, *tokens(portion)],
                 )
+        self._give_back(deliveries, begun=True)
+        self.unlock([each.message for each in deliveries if each.message.unique_key], have_ended=True)
+
+    def _give_back(self, deliveries: Sequence[Delivery], *, begun: bool) -> None:
+        if limited := [each for each in deliveries if each.grants]:
+            self.limiting.give_back(limited, begun=begun)
 
     def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, count: base.Count | None = None) -> None:
-        for (worker, queue), group in _by(lambda each: (each.worker, each.message.queue), deliveries):
+        for (worker, queue), group in grouped(lambda each: (each.worker, each.message.queue), deliveries):
             leases = [(each.id, each.token, queue) for each in group]
             self._release(worker, queue, leases, delay, count)
+        self._give_back(deliveries, begun=count is not None)
 
     def reschedule(self, deliveries: Sequence[tuple[Delivery, Message]]) -> None:
         keys = self.keys
-        for (worker, queue), group in _by(lambda pair: (pair[0].worker, pair[1].queue), deliveries):
+        for (worker, queue), group in grouped(lambda pair: (pair[0].worker, pair[1].queue), deliveries):
             self.server.run(
                 "reschedule",
                 [
@@ -155,6 +220,27 @@ class RedisBroker(Broker):
                 [worker, queue, *rescheduled(group)],
                 durable=self._durable,
             )
+        self._give_back([delivery for delivery, _message in deliveries], begun=True)
+
+    def defer(
+        self, deliveries: Sequence[Delivery], key: str, interval: float, *, ahead: float, most: int
+    ) -> list[Delivery]:
+        return self.limiting.defer(deliveries, key, interval, ahead, most)
+
+    def take_places(self, deliveries: Sequence[Delivery], key: str, places: int, *, most: int) -> list[Delivery]:
+        return self.limiting.take_places(deliveries, key, places, most)
+
+    def recall(self, limit: str) -> int:
+        return self.limiting.recall(limit)
+
+    def fill_places(self) -> int:
+        return self.limiting.fill_places()
+
+    def limits(self) -> list[LimitStanding]:
+        return self.limiting.standings()
+
+    def waits(self, ids: Sequence[str]) -> dict[str, Wait]:
+        return self.limiting.waits(ids)
 
     def promote(self, *, limit: int = 1000) -> int:
         keys = self.keys
@@ -188,9 +274,6 @@ class RedisBroker(Broker):
     def sign_off(self, worker: str) -> None:
         self.server.ask("HDEL", self.keys.beats, worker)
 
-    def owners(self) -> set[str]:
-        return set(self._names(self.keys.owners))
-
     def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
         ended: list[Delivery] = []
         for loss in losses:
@@ -198,9 +281,9 @@ class RedisBroker(Broker):
                 continue
             owners = [loss.worker] if loss.beat is None else self._owners_of(loss.worker)
             leases = {owner: self._leases(owner) for owner in owners}
-            alone = loss.known or sum(map(len, leases.values())) == 1
+            alone = loss.was_alone(sum(map(len, leases.values())))
             for owner, leased in leases.items():
-                for portion in _slices(leased):
+                for portion in slices(leased):
                     ended += self._rescue(loss, owner, portion, rescuer, alone)
         return ended
 
@@ -214,107 +297,9 @@ class RedisBroker(Broker):
     def drain_wakeups(self) -> None:
         self._wakeup().drain()
 
-    def cancel(self, ids: Sequence[str]) -> int:
-        return sum(self._cancel(portion) for portion in _slices(ids))
-
-    def _cancel(self, ids: Sequence[str]) -> int:
-        keys = self.keys
-        places = self.server.run("bury", [keys.jobs, keys.tombstones], ids)
-        known = [(job_id, place.decode()) for job_id, place in zip(ids, places, strict=True) if place]
-        return sum(
-            self.server.run(
-                "cancel",
-                [keys.jobs, keys.queues, keys.ready(queue), keys.scheduled(queue), keys.wake(queue)],
-                [queue, *(job_id for job_id, _ in group)],
-            )
-            for queue, group in _by(itemgetter(1), known)
-        )
-
-    def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
-        held: dict[str, tuple[str, int]] = {}
-        for portion in _slices(ids):
-            answer = self.server.run("leased", [self.keys.jobs], portion)
-            for job_id, owner, token in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
-                held[job_id.decode()] = owner.decode(), token
-        return held
-
     @property
     def reconnects(self) -> int:
         return self.server.reconnects
-
-    def pardon(self, ids: Sequence[str]) -> None:
-        if ids:
-            self.server.ask("ZREM", self.keys.tombstones, *ids)
-
-    def known(self, ids: Sequence[str]) -> set[str]:
-        if not ids:
-            return set()
-        states = self.server.ask("HMGET", self.keys.jobs, *ids)
-        return {job_id for job_id, state in zip(ids, states, strict=True) if state}
-
-    def peek(self, queue: str, *, scheduled: bool = False, offset: int = 0, limit: int = 100) -> list[Delivery]:
-        keys = self.keys
-        place = keys.scheduled(queue) if scheduled else keys.ready(queue)
-        jobs = self.server.run(
-            "peek", [place, keys.messages, keys.jobs, keys.attempts], [offset, offset + min(limit, BATCH) - 1]
-        )
-        return [delivery_of(job, "", queue) for job in jobs] if limit > 0 else []
-
-    def sizes(self) -> Mapping[str, QueueSize]:
-        running: dict[str, int] = {}
-        for owner in self.owners():
-            for _id, _token, queue in self._leases(owner):
-                running[queue] = running.get(queue, 0) + 1
-        paused = set(self._names(self.keys.paused))
-        names = sorted({*self._names(self.keys.queues), *running, *paused})
-        ready = self._counts([self.keys.ready(name) for name in names])
-        scheduled = self._counts([self.keys.scheduled(name) for name in names])
-        sizes = {
-            name: QueueSize(ready[at], scheduled[at], running.get(name, 0), name in paused)
-            for at, name in enumerate(names)
-        }
-        return {name: size for name, size in sizes.items() if size != QueueSize(0, 0, 0)}
-
-    def purge(self, queue: str) -> int:
-        keys = self.keys
-        places = [keys.ready(queue), keys.scheduled(queue), keys.wake(queue)]
-        purged = 0
-        while count := self.server.run(
-            "purge", [keys.messages, keys.jobs, keys.attempts, keys.due, *places], [queue, BATCH]
-        ):
-            purged += count
-        return purged
-
-    def pause(self, queue: str) -> None:
-        self.server.ask("SADD", self.keys.paused, queue)
-
-    def resume(self, queue: str) -> None:
-        self.server.run("resume", [self.keys.paused, self.keys.ready(queue), self.keys.wake(queue)], [queue])
-
-    def move(
-        self, source: str, target: str, *, task: str | None = None, limit: int | None = None
-    ) -> Iterator[Sequence[str]]:
-        keys = self.keys
-        left = inf if limit is None else limit
-        for scheduled, place in enumerate((keys.ready, keys.scheduled)):
-            offset, found = 0, BATCH
-            while found == BATCH and left > 0:
-                most = int(min(BATCH, left))
-                found, *ids = self.server.run_once(
-                    "move",
-                    [keys.messages, keys.jobs, keys.queues, keys.due, place(source), place(target), keys.wake(target)],
-                    [source, target, as_field(source), as_field(target), offset, BATCH, task or "", scheduled, most],
-                )
-                offset, left = offset + found - len(ids), left - len(ids)
-                if ids:
-                    yield [each.decode() for each in ids]
-
-    def age(self, queue: str, *, step: float, limit: int = 100) -> int:
-        keys = [self.keys.ready(queue), self.keys.jobs]
-        return int(self.server.run("age", keys, [round(step * 1_000_000), limit]))
-
-    def set_default_priorities(self, priorities: Mapping[str, int]) -> None:
-        self.server.run("defaults", [self.keys.defaults], [value for each in priorities.items() for value in each])
 
     def has_forgotten(self) -> bool:
         seen = self.server.ask("GET", self.keys.server)
@@ -391,7 +376,7 @@ class RedisBroker(Broker):
                 [worker, queue, round(delay * 1_000_000), STATE_FIELD[count]]
                 + [value for job_id, token, _queue in portion for value in (job_id, token)],
             )
-            for portion in _slices(leases)
+            for portion in slices(leases)
         )
 
     def _rescue(
@@ -399,7 +384,6 @@ class RedisBroker(Broker):
     ) -> list[Delivery]:
         keys = self.keys
         queues = sorted({queue for _id, _token, queue in leases})
-        begun, token = loss.started or ("", 0)
         jobs = self.server.run_once(
             "rescue",
             [
@@ -412,8 +396,9 @@ class RedisBroker(Broker):
                 keys.queues,
                 *(key for queue in queues for key in (keys.ready(queue), keys.wake(queue))),
             ],
-            [owner, rescuer, settings.TASK_MAX_LOSSES, int(loss.known), int(alone), begun, token, int(loss.final)]
+            [owner, rescuer, settings.TASK_MAX_LOSSES, int(loss.known), int(alone), int(loss.final)]
             + [len(queues), *queues]
+            + [len(loss.started), *(value for each in loss.started for value in each)]
             + [value for job_id, held, _queue in leases for value in (job_id, LOST % (held, owner))],
         )
         return [delivery_of(job, rescuer, "") for job in jobs]
@@ -423,29 +408,3 @@ class RedisBroker(Broker):
 
     def _owners_of(self, worker: str) -> list[str]:
         return sorted(owner for owner in self.owners() if owner == worker or owner.startswith(f"{worker}."))
-
-    def _leases(self, owner: str) -> list[tuple[str, int, str]]:
-        """Id, token and queue of what `owner` has leased."""
-        leases = []
-        for job_id, lease in self._hash(self.keys.leases(owner)):
-            token, _, queue = lease.partition(" ")
-            leases.append((job_id, int(token), queue))
-        return leases
-
-    def _hash(self, key: str) -> Iterator[tuple[str, str]]:
-        flat = [each.decode() for each in self.server.ask("HGETALL", key)]
-        return zip(flat[::2], flat[1::2], strict=True)
-
-    def _names(self, key: str) -> list[str]:
-        return sorted(each.decode() for each in self.server.ask("SMEMBERS", key))
-
-    def _counts(self, keys: Sequence[str]) -> list[int]:
-        return [count for portion in _slices(keys) for count in self.server.run("count", portion, [])]
-
-
-def _by(key: Callable[[Item], Any], items: Iterable[Item]) -> list[tuple[Any, list[Item]]]:
-    return [(name, list(group)) for name, group in groupby(sorted(items, key=key), key)]
-
-
-def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    return (items[at : at + BATCH] for at in range(0, len(items), BATCH))

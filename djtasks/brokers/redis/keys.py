@@ -15,12 +15,20 @@
     {prefix}:beats               HASH    worker → beat counter
     {prefix}:lost                ZSET    worker by the time (seconds) at which it was declared lost; kept for a day
     {prefix}:tombstones          ZSET    id by the time (seconds) until which its revocation is remembered; a day
+    {prefix}:limit:<limit>       HASH    of a rate: last (the slot given last), interval, both µs; else: places
+    {prefix}:line:<limit>        ZSET    id of what waits for it by its slot (µs); what waits for a place, as in ready
+    {prefix}:holders:<limit>     SET     ids of what holds a place; whether it still does is said by the state
+    {prefix}:called:<limit>      ZSET    id by the time (µs) at which a free place was offered to it; for 5 s
+    {prefix}:limits              ZSET    limit by the time (seconds) of its last use; for a day
+    {prefix}:parked              SET     limits for whose places jobs wait
+    {prefix}:unique              HASH    unique key → "id until": of whom while that one waits or runs, and until (µs)
     {prefix}:clock               STRING  the order given last
     {prefix}:server              STRING  run id of the server that the keepers have seen last
     {prefix}:doubt               STRING  there for an hour after the server came back: it may have forgotten acks
 
 State: 1 queue, 2 score, 3 token, 4 losses, 5 refusals, 6 owner ("" while it waits), 7 started early (0, 1),
-8 revoked (0, 1), 9 created (µs), 10 when its message was put there (µs), 11 task.
+8 revoked (0, 1), 9 created (µs), 10 when its message was put there (µs), 11 task, 12 the limit that it
+waited for last, if any. What waits for a place stands in scheduled, too, at +inf.
 
 The order is in units of 64 µs since 2024, one more than the last one at least: so 2⁴⁵ of them last for 71
 years, the score stays a whole number below 2⁵³, and it is FIFO whatever the ids.
@@ -31,12 +39,16 @@ lets it go on then, so that the queues can be worked off.
 
 from __future__ import annotations
 
+import re
+
 
 class Keys:
     """The names of the keys under `prefix`, so that several sites may share a server."""
 
     def __init__(self, prefix: str) -> None:
         self._tag = f"{{{prefix}}}"
+        tag = re.sub(r"([*?\[\]\\])", r"\\\1", self._tag)
+        self.pattern = f"{tag}:*"  # of all of them, as SCAN takes it
         self.messages = self._named("messages")
         self.jobs = self._named("jobs")
         self.attempts = self._named("attempts")
@@ -51,6 +63,9 @@ class Keys:
         self.clock = self._named("clock")
         self.server = self._named("server")
         self.doubt = self._named("doubt")
+        self.limits = self._named("limits")
+        self.parked = self._named("parked")
+        self.unique = self._named("unique")
 
     def ready(self, queue: str) -> str:
         return self._named(f"ready:{queue}")
@@ -60,6 +75,18 @@ class Keys:
 
     def wake(self, queue: str) -> str:
         return self._named(f"wake:{queue}")
+
+    def limit(self, limit: str) -> str:
+        return self._named(f"limit:{limit}")
+
+    def line(self, limit: str) -> str:
+        return self._named(f"line:{limit}")
+
+    def holders(self, limit: str) -> str:
+        return self._named(f"holders:{limit}")
+
+    def called(self, limit: str) -> str:
+        return self._named(f"called:{limit}")
 
     def leases(self, owner: str) -> str:
         return self._named(f"leases:{owner}")

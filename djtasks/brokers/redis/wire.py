@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from djtasks.brokers.base import Count
+from djtasks.encoding import plain_text
 from djtasks.exceptions import MalformedMessage
+from djtasks.masking import excerpt
 from djtasks.message import MAX_QUEUE_LENGTH, Delivery, Message, microseconds, moment
 
 STATE_FIELD: Final[Mapping[Count | None, int]] = {None: 0, "losses": 4, "refusals": 5}  # of a job, in the scripts
@@ -29,10 +31,12 @@ def sent(queues: Sequence[str], messages: Sequence[Message]) -> list[Any]:
             m.to_json(),
             number[m.queue],
             100 - m.priority,
-            _time_of(m),
+            time_of(m),
             m.task,
             m.claims,
             int(m.prioritized),
+            m.unique_key or "",
+            0 if m.unique_key is None else round((m.uniqueness.seconds or 0) * 1_000_000),
         )
     ]
 
@@ -52,7 +56,7 @@ def rescheduled(pairs: Iterable[tuple[Delivery, Message]]) -> list[Any]:
             d.token,
             m.to_json(),
             100 - m.priority,
-            _time_of(m),
+            time_of(m),
             m.task,
             d.attempts,
             int(m.prioritized),
@@ -70,7 +74,7 @@ def tokens(deliveries: Iterable[Delivery]) -> list[Any]:
     return [value for each in deliveries for value in (each.id, each.token)]
 
 
-def _time_of(message: Message) -> str:
+def time_of(message: Message) -> str:
     """When a message is due, as the scripts take it."""
     if message.countdown is not None:
         return f"+{round(message.countdown * 1_000_000)}"
@@ -84,6 +88,8 @@ def delivery_of(job: Sequence[Any], worker: str, queue: str) -> Delivery:
         if text is None:
             raise MalformedMessage("The message is missing: somebody has deleted it from Redis.")
         message = _resolved(Message.from_json(text), put)
+        if message.id.encode("utf-8", "replace") != job_id:
+            raise MalformedMessage(f"The message says that its id is {excerpt(message.id)}.")
     except MalformedMessage as error:
         malformed = str(error)
         message = Message(id=job_id.decode("ascii", "replace"), task="", queue=queue[:MAX_QUEUE_LENGTH])
@@ -94,7 +100,7 @@ def delivery_of(job: Sequence[Any], worker: str, queue: str) -> Delivery:
         losses,
         refusals,
         bool(revoked),
-        attempts.decode() if attempts else "[]",
+        plain_text(attempts.decode("utf-8", "replace")) if attempts else "[]",
         moment(created) if created else None,
         malformed,
     )

@@ -9,25 +9,40 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
 from django.db import DatabaseError
 
-from djtasks import encoding, registry
+from djtasks import upkeep
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
-from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, MalformedMessage
-from djtasks.management import queues, schedules
-from djtasks.management.tables import printable, table, time_and_age
-from djtasks.masking import MASK, masked_call, masked_text
-from djtasks.message import Delivery, Message
+from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.management import (
+    calls,
+    destroy,
+    drain,
+    from_celery,
+    jobs,
+    preflight,
+    queues,
+    rates,
+    schedules,
+    waiting,
+    workers,
+)
+from djtasks.management.process import site_mark
+from djtasks.management.tables import printable, table
+from djtasks.preflight import preflight as look_ahead
 from djtasks.worker import health
 
 EXAMPLES: Final = """
 examples:
+  manage.py djtasks call shop.tasks.report -a '[2026]' --wait
+  manage.py djtasks status                      the workers that live
+  manage.py djtasks inspect active              what runs now
   manage.py djtasks queues                      how much stands in each queue
   manage.py djtasks queues --json               the same, for programs
   manage.py djtasks inspect waiting mail        what is ready in the queue 'mail', in the order in which it will run
@@ -40,14 +55,25 @@ examples:
   manage.py djtasks pause mail                  until: resume mail
   manage.py djtasks move mail slow --task shop.tasks.report --limit 100
   manage.py djtasks set slow --default-priority -10 --aging 60
+  manage.py djtasks rate                        how often jobs of tasks may begin, and how many wait for that
+  manage.py djtasks rate shop.tasks.sync 10/m   from now on; until: rate shop.tasks.sync code
   manage.py djtasks purge mail --no-input       remove what waits there
+  manage.py djtasks prune                       delete jobs that ended longer than RESULT_EXPIRES ago
+  manage.py djtasks why 019aa6b1-...            why that job does not run
+  manage.py djtasks retry 019aa6b1-...          run it once more, now that it has failed
+  manage.py djtasks preflight                   before a deploy, with the new code: what could it not run
+  manage.py djtasks from_celery                 DJTASKS as it follows from Celery's settings; changes nothing
+  manage.py djtasks retry --state FAILURE --task shop.tasks.export --since 2h
+  manage.py djtasks drain --timeout 600         wait until the queues are empty, before maintenance
+  manage.py djtasks destroy --dry-run           what uninstalling would remove
 """
-MOST_AT_ONCE: Final = 10_000  # jobs
-FARTHEST: Final = 10**9  # jobs that may be skipped
-LONGEST_ARGUMENTS: Final = 200  # characters of a line
+BATCHES_SHOWN: Final = 10  # after so many, how far it is
 EMPTY: Final = QueueSize(ready=0, scheduled=0, running=0)
 
 Subcommands = Any  # what add_subparsers returns; argparse gives it no public name
+
+
+_ACTIONS: Final = (*calls.ACTIONS.items(), *queues.ACTIONS.items(), *jobs.ACTIONS.items())
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -62,11 +88,18 @@ class Command(BaseCommand):
         parser.formatter_class = HelpFormatter
         parser.epilog = EXAMPLES
         subcommands = self._with_subcommands(parser)
+        self._add_status(subcommands)
         self._add_queues(subcommands)
         self._add_inspect(subcommands)
         self._add_schedule(subcommands)
         self._add_health(subcommands)
         self._add_held(subcommands)
+        self._add_prune(subcommands)
+        self._add_preflight(subcommands)
+        self._add_rate(subcommands)
+        self._add_from_celery(subcommands)
+        self._add_drain(subcommands)
+        self._add_destroy(subcommands)
 
     def _with_subcommands(self, parser: argparse.ArgumentParser) -> Subcommands:
         """Let `parser` have subcommands; without one it prints its help."""
@@ -82,6 +115,26 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The database does not do what is asked (manage.py migrate djtasks?): {error}"
             ) from error
+
+    def _add_status(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser("status", help="The workers that live; exit code 1 if there is none.")
+        parser.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
+        parser.set_defaults(answer=self._status)
+
+    def _status(self, given: Mapping[str, Any]) -> None:
+        if not self._answer(workers.status, workers.NOBODY, given):
+            raise SystemExit(1)
+
+    def _answer(self, ask: workers.Answer, if_nothing: str, given: Mapping[str, Any]) -> bool:
+        """Print a table, or JSON. Returns whether there was anything."""
+        head, rows, answers = ask()
+        if given["json"]:
+            self._print_json(answers)
+        elif rows:
+            self._print_table(head, rows)
+        else:
+            self.stdout.write(if_nothing)
+        return bool(rows)
 
     def _add_queues(self, subcommands: Subcommands) -> None:
         parser = subcommands.add_parser("queues", help="How much stands in each queue.")
@@ -99,8 +152,8 @@ class Command(BaseCommand):
             self.stdout.write("No queue holds a job, and none is paused.")
 
     def _add_held(self, subcommands: Subcommands) -> None:
-        """What is done to a queue."""
-        for name, (add, act, text) in queues.ACTIONS.items():
+        """What is done to a queue, and what is asked of a job."""
+        for name, (add, act, text) in _ACTIONS:
             parser = subcommands.add_parser(name, help=text)
             add(parser)
             parser.add_argument("--json", action="store_true", help="Print a JSON object instead of a sentence.")
@@ -114,24 +167,64 @@ class Command(BaseCommand):
         if given["json"]:
             self._print_json(values)
         else:
-            self.stdout.write(printable(sentence))
+            self.stdout.write("\n".join(map(printable, sentence.split("\n"))))
+
+    def _add_prune(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "prune",
+            help="Delete now what has expired. Workers do so by themselves, by the schedule djtasks.prune.",
+        )
+        parser.set_defaults(answer=self._prune)
+
+    def _prune(self, given: Mapping[str, Any]) -> None:
+        deleted = 0
+        for number, batch in enumerate(upkeep.prune(), start=1):
+            deleted += batch
+            if number % BATCHES_SHOWN == 0:
+                self.stdout.write(f"{deleted:,} jobs deleted …")
+        if (seconds := settings.result_expires) is None:
+            self.stdout.write("No job expires: DJTASKS['RESULT_EXPIRES'] is None.")
+            return
+        ago = f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:g} seconds"
+        self.stdout.write(f"{deleted:,} jobs deleted, which had ended more than {ago} ago.")
+
+    def _add_rate(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser("rate", help="How often jobs of tasks may begin, and how many run at a time.")
+        rates.add(parser)
+        parser.set_defaults(answer=self._rate)
+
+    def _rate(self, given: Mapping[str, Any]) -> None:
+        if given["rate"] is not None:
+            self._hold(lambda given: rates.change(given["task"], given["rate"]), given)
+            return
+        found = rates.listed(given["task"])
+        if given["json"]:
+            self._print_json(rates.as_json(found))
+        elif found:
+            self._print_table(rates.HEAD, [rates.as_cells(each) for each in found])
+        else:
+            self.stdout.write("No limit is known. Workers tell those that stand in the code when they start.")
 
     def _add_inspect(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser("inspect", help="What waits in a queue.")
+        parser = subcommands.add_parser("inspect", help="What waits in a queue, what runs, who knows which tasks.")
         questions = self._with_subcommands(parser)
-        waiting = questions.add_parser("waiting", help="What is ready, in the order in which it will run.")
-        waiting.set_defaults(answer=partial(self._inspect, scheduled=False))
+        ready = questions.add_parser("waiting", help="What is ready, in the order in which it will run.")
+        ready.set_defaults(answer=partial(self._inspect, scheduled=False))
         scheduled = questions.add_parser("scheduled", help="What waits for its time, the next first.")
         scheduled.set_defaults(answer=partial(self._inspect, scheduled=True))
-        for question in (waiting, scheduled):
-            _add_part(question)
+        for question in (ready, scheduled):
+            waiting.add_arguments(question)
+        for name, (ask, text, if_nothing) in workers.QUESTIONS.items():
+            question = questions.add_parser(name, help=text)
+            question.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
+            question.set_defaults(answer=partial(self._answer, ask, if_nothing))
 
     def _inspect(self, given: Mapping[str, Any], *, scheduled: bool) -> None:
         broker = get_broker()
         offset = given["offset"]
         deliveries = broker.peek(given["queue"], scheduled=scheduled, offset=offset, limit=given["limit"])
         if given["json"]:
-            self._print_json([_as_json(each, with_arguments=given["with_arguments"]) for each in deliveries])
+            self._print_json([waiting.as_json(each, with_arguments=given["with_arguments"]) for each in deliveries])
             return
         size = broker.sizes().get(given["queue"], EMPTY)
         total = size.scheduled if scheduled else size.ready
@@ -140,7 +233,10 @@ class Command(BaseCommand):
         if deliveries:
             last = offset + len(deliveries)
             self.stdout.write(f"{offset + 1}-{last} of {max(total, last)} {where}{paused}")
-            self._print_jobs(deliveries, first=offset + 1, scheduled=scheduled, with_arguments=given["with_arguments"])
+            head, rows = waiting.table(
+                deliveries, first=offset + 1, scheduled=scheduled, with_arguments=given["with_arguments"]
+            )
+            self._print_table(head, rows)
         else:
             after = f" after the first {offset}; there are {total} in all" if offset else ""
             self.stdout.write(f"Nothing is {where}{paused}{after}.")
@@ -155,7 +251,7 @@ class Command(BaseCommand):
         listing.set_defaults(answer=self._list_schedules)
         for name, (act, text) in schedules.ACTIONS.items():
             action = questions.add_parser(name, help=text)
-            action.add_argument("name", metavar="NAME")
+            action.add_argument("names", metavar="NAME", nargs="+")
             action.set_defaults(answer=partial(self._act_on_schedule, act))
 
     def _list_schedules(self, given: Mapping[str, Any]) -> None:
@@ -169,7 +265,8 @@ class Command(BaseCommand):
             self.stdout.write(text)
 
     def _act_on_schedule(self, act: Callable[[str], str], given: Mapping[str, Any]) -> None:
-        self.stdout.write(act(given["name"]))
+        for name in given["names"]:
+            self.stdout.write(act(name))
 
     def _add_health(self, subcommands: Subcommands) -> None:
         parser = subcommands.add_parser(
@@ -180,8 +277,9 @@ class Command(BaseCommand):
         parser.set_defaults(answer=self._health)
 
     def _health(self, given: Mapping[str, Any]) -> None:
-        found = health.living(given["worker"])
-        problem = health.verdict(given["worker"], found)
+        site = site_mark()
+        found = health.living(given["worker"], site)
+        problem = health.verdict(given["worker"], found, site)
         if given["json"]:
             workers = [asdict(each) for each in found]
             self._print_json({"healthy": not problem, "problem": problem, "workers": workers})
@@ -192,120 +290,77 @@ class Command(BaseCommand):
         else:
             self.stdout.write("\n".join(map(health.describe, found)))
 
-    def _print_jobs(self, deliveries: Sequence[Delivery], *, first: int, scheduled: bool, with_arguments: bool) -> None:
-        columns = [
-            *COLUMNS,
-            *([DUE] if scheduled else []),
-            *([SO_FAR] if any(map(_so_far, deliveries)) else []),
-            *([ARGUMENTS] if with_arguments else []),
-        ]
-        rows = [[position, *(read(each) for _, read in columns)] for position, each in enumerate(deliveries, first)]
-        self._print_table(["#", *(name for name, _ in columns)], rows)
+    def _add_preflight(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "preflight", help="Before a deploy: what waits that the code here could not run; exit code 1 if anything."
+        )
+        preflight.add_arguments(parser)
+        parser.set_defaults(answer=self._preflight)
+
+    def _preflight(self, given: Mapping[str, Any]) -> None:
+        found = look_ahead(given["limit"], preflight.progress(self.stderr.write))
+        if given["json"]:
+            self._print_json(preflight.as_json(found))
+        else:
+            self.stdout.write("\n".join(preflight.lines(found)))
+        if found.findings:
+            raise SystemExit(1)
+
+    def _add_from_celery(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "from_celery",
+            help="What Celery's settings and the tables of django-celery-beat mean here, and take them over.",
+        )
+        from_celery.add_arguments(parser)
+        parser.set_defaults(answer=self._from_celery)
+
+    def _from_celery(self, given: Mapping[str, Any]) -> None:
+        try:
+            found = from_celery.look(given)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        for line in from_celery.lines(found, given):
+            self.stdout.write(line)
+
+    def _add_drain(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "drain",
+            help="Wait until the queues are empty; the schedules rest meanwhile. Exit code 1 if they are not.",
+            description=drain.DESCRIPTION,
+            formatter_class=HelpFormatter,
+        )
+        drain.add_arguments(parser)
+        parser.set_defaults(answer=self._drain)
+
+    def _drain(self, given: Mapping[str, Any]) -> None:
+        tell = self.stderr.write if given["json"] else self.stdout.write
+        try:
+            look, held = drain.run(given, tell)
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. What was disabled stays so.") from None
+        if given["json"]:
+            self._print_json(drain.as_json(look, held))
+        else:
+            self.stdout.write("\n".join(drain.conclusion(look)))
+        if look.ending != "drained":
+            raise SystemExit(1)
+
+    def _add_destroy(self, subcommands: Subcommands) -> None:
+        parser = subcommands.add_parser(
+            "destroy",
+            help="Uninstall: remove all that djtasks keeps in the broker and in the database.",
+            description=destroy.DESCRIPTION,
+            formatter_class=HelpFormatter,
+        )
+        destroy.add_arguments(parser)
+        parser.set_defaults(answer=self._destroy)
+
+    def _destroy(self, given: Mapping[str, Any]) -> None:
+        for line in destroy.run(given):
+            self.stdout.write(line)
 
     def _print_table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         self.stdout.write("\n".join(table(head, rows)))
 
     def _print_json(self, value: object) -> None:
         self.stdout.write(json.dumps(value, indent=2))
-
-
-def _add_part(parser: argparse.ArgumentParser) -> None:
-    """What is asked about the jobs of a queue."""
-    parser.add_argument("queue", metavar="QUEUE")
-    parser.add_argument(
-        "--limit", type=partial(_number, least=1, most=MOST_AT_ONCE), default=100, help="So many at most. Default: 100."
-    )
-    parser.add_argument(
-        "--offset", type=partial(_number, least=0, most=FARTHEST), default=0, help="Leave out so many first ones."
-    )
-    parser.add_argument(
-        "--args",
-        dest="with_arguments",
-        action="store_true",
-        help="Arguments too; those with a sensitive name are masked.",
-    )
-    parser.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
-
-
-def _number(text: str, *, least: int, most: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:100]!r} is no whole number.") from None
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}.")
-    return number
-
-
-def _as_json(delivery: Delivery, *, with_arguments: bool) -> dict[str, Any]:
-    message = delivery.message
-    values = {
-        "id": message.id,
-        "task": message.task,
-        "queue": message.queue,
-        "priority": message.priority,
-        "enqueued_at": _iso(delivery.created_at),
-        "eta": _iso(message.eta),
-        "expires_at": _iso(message.expires_at),
-        "claims": delivery.token,
-        "losses": delivery.losses,
-        "revoked": delivery.revoked,
-    }
-    if with_arguments:
-        values["args"], values["kwargs"] = _plain(_arguments(message))
-    return values
-
-
-def _arguments(message: Message) -> tuple[Any, Any]:
-    """args and kwargs, masked; as text where they cannot be read."""
-    try:
-        args, kwargs = encoding.decode_arguments(message.args, message.kwargs, fetch=False)
-    except MalformedMessage:
-        return masked_text(message.args), masked_text(message.kwargs)
-    return masked_call(registry.find(message.task), args, kwargs)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for, as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
-
-
-def _arguments_as_text(message: Message) -> str:
-    args, kwargs = _arguments(message)
-    if isinstance(args, str):
-        text = f"{args} {kwargs}"
-    else:
-        text = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
-    return text if len(text) <= LONGEST_ARGUMENTS else f"{text[:LONGEST_ARGUMENTS]}..."
-
-
-def _shown(value: object) -> str:
-    return MASK if value == MASK else repr(value)
-
-
-def _so_far(delivery: Delivery) -> str:
-    words = (("unreadable", bool(delivery.malformed)), ("revoked", delivery.revoked))
-    counts = (("claims", delivery.token), ("losses", delivery.losses))
-    return ", ".join(
-        [*(word for word, holds in words if holds), *(f"{word} {count}" for word, count in counts if count)]
-    )
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).isoformat() if moment else None
-
-
-Column = tuple[str, Callable[[Delivery], object]]
-COLUMNS: Final[Sequence[Column]] = (
-    ("id", lambda delivery: delivery.id),
-    ("task", lambda delivery: delivery.message.task),
-    ("priority", lambda delivery: delivery.message.priority),
-    ("enqueued", lambda delivery: time_and_age(delivery.created_at)),
-)
-DUE: Final[Column] = ("due", lambda delivery: time_and_age(delivery.message.eta))
-SO_FAR: Final[Column] = ("so far", _so_far)
-ARGUMENTS: Final[Column] = ("arguments", lambda delivery: _arguments_as_text(delivery.message))

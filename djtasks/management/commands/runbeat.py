@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.management.process import ProcessCommand, head, others, set_up_logging
+from djtasks.management.process import ProcessCommand, head, others, set_up_logging, site_mark
 from djtasks.worker import health
 from djtasks.worker.beat_alone import BeatAlone
 from djtasks.worker.hostname import expand_hostname
@@ -28,14 +28,14 @@ class Command(ProcessCommand):
 
     def handle(self, **given: Any) -> None:
         options = WorkerOptions(
-            hostname=expand_hostname(given["hostname"]), queues=(), pool="beat", concurrency=0, beat=True
+            hostname=expand_hostname(given["hostname"]), queues=(), pool="beat", processes=0, forks=False, beat=True
         )
         try:
             set_up_logging(given["loglevel"])
             with pidfile(given["pidfile"]):
                 self.check_all()
                 self.introduce(banner(options))
-                with health.shown() as slots_file:
+                with health.shown(site_mark()) as slots_file:
                     code = BeatAlone(options, slots_file).run()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error

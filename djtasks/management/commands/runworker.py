@@ -13,13 +13,14 @@ from djtasks.brokers import get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.limits import Limits, limits_of
-from djtasks.management.process import ProcessCommand, head, others, set_up_logging
+from djtasks.management.process import ProcessCommand, head, others, set_up_logging, show_at_once, site_mark
 from djtasks.queues import known_queues
-from djtasks.worker import health, pools
+from djtasks.worker import autoreload, health, pools, port, scale, spawned
 from djtasks.worker.hostname import expand_hostname
+from djtasks.worker.one_process import run_in_one_process
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.pidfile import pidfile
-from djtasks.worker.supervisor import Supervisor, run_solo
+from djtasks.worker.supervisor import Supervisor
 
 
 class Command(ProcessCommand):
@@ -29,22 +30,53 @@ class Command(ProcessCommand):
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        self._add_queues(parser)
+        self._add_pool(parser)
+        self.add_process_arguments(parser, hostname="worker@%h")
+        parser.add_argument("-B", "--beat", action="store_true", help="Send what schedules are due, too: the default.")
+        parser.add_argument("--no-beat", action="store_true", help="Leave the schedules to others.")
+        self._add_limits(parser)
+        parser.add_argument(
+            "--metrics-port",
+            metavar="[HOST:]PORT",
+            help=f"Serve /metrics for Prometheus, and /health; on {port.DEFAULT_HOST}, if no host is said. "
+            "See docs/monitoring.md.",
+        )
+        parser.add_argument(autoreload.FLAG, action="store_true", help="Start anew when code changes: for development.")
+        parser.add_argument("--burst", action="store_true", help="Stop when the queues are empty.")
+        parser.add_argument("--spawned", help=argparse.SUPPRESS)
+        parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
+
+    def _add_queues(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("-Q", "--queues", help="Serve only these queues, comma separated. Default: all.")
         parser.add_argument("-X", "--exclude-queues", default="", help="Serve all queues but these, comma separated.")
         parser.add_argument(
             "--strict-queues", action="store_true", help="Serve a queue only while those named before it are empty."
         )
+
+    def _add_pool(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "-c", "--concurrency", type=int, help="Jobs that run at a time. Default: the CPUs this process may use."
+            "-c",
+            "--concurrency",
+            metavar="N|PxN",
+            help="Jobs that run at a time; 2x8: 8 in each of 2 processes (prefork has one in each). "
+            f"Default: the CPUs this process may use; {pools.COROUTINES} with asyncio and gevent.",
         )
-        parser.add_argument("-P", "--pool", help="prefork (default): child processes; solo: in this very process.")
-        self.add_process_arguments(parser, hostname="worker@%h")
-        parser.add_argument("-B", "--beat", action="store_true", help="Send what schedules are due, too: the default.")
-        parser.add_argument("--no-beat", action="store_true", help="Leave the schedules to others.")
+        parser.add_argument(
+            "-P",
+            "--pool",
+            help="prefork (default): a process for each job, for what computes and whenever in doubt; "
+            "threads: for what waits (HTTP, files), with less memory; asyncio: hundreds of 'async def' tasks in one "
+            "process; gevent: the same for ordinary code that waits; solo: one job at a time in this very process, for "
+            "a debugger. See docs/workers.md.",
+        )
+
+    def _add_limits(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--prefetch-multiplier",
             type=int,
-            help="Claim so many jobs ahead in each process. Default: as many as start soon.",
+            metavar="N",
+            help="Claim N jobs ahead for each that runs at a time; 1: none. Default: as many as start within 50 ms.",
         )
         parser.add_argument(
             "--time-limit", type=float, help="Kill the process of a job that runs for so many seconds, and replace it."
@@ -56,13 +88,21 @@ class Command(ProcessCommand):
         parser.add_argument(
             "--max-memory-per-child", type=int, metavar="KIB", help="Replace a process that has taken so much memory."
         )
-        parser.add_argument("--burst", action="store_true", help="Stop when the queues are empty.")
-        parser.add_argument("--parent-pipe", type=int, help=argparse.SUPPRESS)
+        parser.add_argument(
+            "--autoscale",
+            metavar="MAX,MIN",
+            help="With prefork: as many processes as there is work for, between MIN and MAX; -c is not looked at then.",
+        )
 
     def handle(self, **given: Any) -> None:
+        set_up_logging(given["loglevel"])
+        if given["spawned"]:
+            show_at_once()
+            return spawned.run(given["spawned"])
+        if given["autoreload"]:
+            sys.exit(autoreload.Watch(sys.argv[1:]).run())
         try:
             options = worker_options(given)
-            set_up_logging(given["loglevel"])
             with pidfile(given["pidfile"]):
                 sys.exit(self._run(options, given["parent_pipe"]))
         except ImproperlyConfigured as error:
@@ -73,16 +113,16 @@ class Command(ProcessCommand):
         self.check_all()
         self._warn(options)
         self.introduce(banner(options))
-        with health.shown() as slots_file:
-            if options.pool == "solo":
-                return run_solo(options, parent_pipe, slots_file)
+        with health.shown(site_mark()) as slots_file:
+            if not options.forks:
+                return run_in_one_process(options, parent_pipe, slots_file)
             return Supervisor(options, parent_pipe, slots_file).run()
 
     def _warn(self, options: WorkerOptions) -> None:
-        if options.pool == "solo" and options.limits is not None and options.limits.hard:
+        if not options.forks and options.limits is not None and options.limits.hard:
             self.stderr.write(
-                "Warning: the solo pool keeps no hard time limit, since nobody stands beside the process to end it. "
-                "Use -P prefork, or a soft time limit."
+                f"Warning: a worker of one process ({options.pool}) keeps no hard time limit, as nobody stands beside "
+                "it to end it. Use -P prefork, or a soft time limit."
             )
 
 
@@ -90,7 +130,10 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
     """What the command line says, completed by the settings. Raises ImproperlyConfigured."""
     get_broker()
     concurrency = settings.WORKER_CONCURRENCY if given["concurrency"] is None else given["concurrency"]
-    pool = pools.pool(given["pool"] or settings.WORKER_POOL, concurrency)
+    most, least = scale.bounds(given["autoscale"]) if given["autoscale"] is not None else (None, None)
+    pool = pools.pool(given["pool"] or settings.WORKER_POOL, most or concurrency)
+    if least is not None and pool.name != "prefork":
+        raise ImproperlyConfigured(f"--autoscale is for the pool prefork, not {pool.name}: say -c N there.")
     ahead = given["prefetch_multiplier"]
     if ahead is None and isinstance(settings.WORKER_PREFETCH_MULTIPLIER, int):
         ahead = settings.WORKER_PREFETCH_MULTIPLIER
@@ -100,13 +143,18 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         excluded=_names(given["exclude_queues"]),
         strict=given["strict_queues"],
         pool=pool.name,
-        concurrency=pool.processes,
+        forks=pool.forks,
+        spawns=pools.must_spawn(pool.name),
+        processes=pool.processes,
+        runs=pool.runs,
+        least=least,
         ahead=None if ahead is None else max(1, ahead),
         max_tasks=given["max_tasks_per_child"] or settings.WORKER_MAX_TASKS_PER_CHILD,
         max_memory=given["max_memory_per_child"] or settings.WORKER_MAX_MEMORY_PER_CHILD,
         limits=_limits(given),
         burst=given["burst"],
         beat=not given["no_beat"],
+        scrape=None if given["metrics_port"] is None else port.scrape_at(given["metrics_port"]),
     )
 
 
@@ -126,23 +174,40 @@ def banner(options: WorkerOptions) -> str:
     """What the worker says of itself at its start."""
     lines = [
         *head(options.hostname),
-        f"  concurrency: {options.concurrency} ({options.pool})",
+        f"  concurrency: {number(options)} ({shape(options)})",
         f"  connections: up to {_connections(options)} to the database, {_users(options)}",
         f"  queues:      {_served(options)}",
         f"  others:      {others()}",
+        *([] if options.scrape is None else [f"  metrics:     {port.address_of(options.scrape[0])}/metrics"]),
         "  tasks:",
         *(f"    . {name}" for name in registry.names()),
     ]
     return "\n".join(lines)
 
 
+def number(options: WorkerOptions) -> str:
+    """How many jobs run at a time."""
+    return str(options.concurrency) if options.least is None else f"{options.least} to {options.processes}"
+
+
+def shape(options: WorkerOptions) -> str:
+    """The pool, and how many jobs run at a time in how many processes."""
+    if options.pool in ("prefork", "solo"):
+        return options.pool
+    where = "one process" if options.processes == 1 else f"each of {options.processes} processes"
+    return f"{options.pool}: {options.runs} in {where}"
+
+
 def _connections(options: WorkerOptions) -> int:
-    return 2 * options.concurrency + 1 + options.beat
+    return options.processes * (options.runs + 1) + 1 + options.beat
 
 
 def _users(options: WorkerOptions) -> str:
     keeper = "one the keeper and one beat" if options.beat else "one the keeper"
-    return f"two a process that runs jobs, {keeper}"
+    kind = {"threads": "thread", "gevent": "greenlet", "asyncio": "sync job"}.get(options.pool)
+    if kind is None:
+        return f"two a process that runs jobs, {keeper}"
+    return f"one a {kind} that uses it, one a process beside, {keeper}"
 
 
 def _served(options: WorkerOptions) -> str:

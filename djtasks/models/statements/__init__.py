@@ -16,21 +16,31 @@ from typing import Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks.message import Delivery, Message, Outcome
-from djtasks.models.fields import as_utc
+from djtasks.models.fields import as_parameter, as_utc
 from djtasks.models.statements import mysql, postgresql, sqlite
 from djtasks.models.statements.common import BATCH, BATCH_SIZE, VENDORS, delivery, sql
-from djtasks.models.statements.postgresql import arrays, hand_over, store
+from djtasks.models.statements.places import call_next, close_line, count_places, lock_limit, put_tickets
+from djtasks.models.statements.postgresql import arrays, store
 
 __all__ = [
     "BATCH",
     "BATCH_SIZE",
     "VENDORS",
     "arrays",
+    "call_next",
     "claim",
+    "close_line",
+    "count_ended",
+    "count_places",
+    "count_ready",
     "enqueue",
     "hand_over",
+    "is_paused",
+    "lock_limit",
     "now",
+    "oldest",
     "promote",
+    "put_tickets",
     "queues",
     "record",
     "sql",
@@ -62,12 +72,24 @@ def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], worker
 
 
 def claim(
-    connection: BaseDatabaseWrapper, queue: str, limit: int, worker: str, refused: Collection[str]
+    connection: BaseDatabaseWrapper,
+    queue: str,
+    limit: int,
+    worker: str,
+    refused: Collection[str],
+    only: str | None = None,
 ) -> list[Delivery]:
-    """Lease up to `limit` ready jobs of `queue` to `worker`, in the order in which they are to run."""
-    filtered = f"AND task NOT IN ({', '.join(['%s'] * len(refused))})" if refused else ""
-    statement = sql(connection.vendor, "claim").replace("/* refused */", filtered)
-    rows = _VENDORS[connection.vendor].claim(connection, statement, queue, limit, worker, list(refused))
+    """Lease up to `limit` ready jobs of `queue` to `worker`, in the order in which they are to run.
+
+    None of `refused` tasks; with `only`, those of that task which stand among the first in the queue.
+    """
+    filters, values = "", list(refused)
+    if refused:
+        filters = f"AND task NOT IN ({', '.join(['%s'] * len(refused))})"
+    if only is not None:
+        filters, values = f"{filters} {sql(connection.vendor, 'claim_only')}", [*values, only, queue]
+    statement = sql(connection.vendor, "claim").replace("/* filters */", filters)
+    rows = _VENDORS[connection.vendor].claim(connection, statement, queue, limit, worker, values)
     rows.sort(key=itemgetter(24, 25))  # RETURNING promises no order
     return [delivery(row, worker, connection) for row in rows]
 
@@ -81,10 +103,36 @@ def record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outc
     return recorded
 
 
+def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, clock: float) -> set[str] | None:
+    """Record how a job ended and insert the one that follows, leased to `worker`, if the first is held.
+
+    Returns the ids that were written; None where there is no statement for both. One round trip and one commit: the
+    steps of a chain wait for nothing else.
+    """
+    written: set[str] | None = _VENDORS[connection.vendor].hand_over(connection, worker, outcome, clock)
+    return written
+
+
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
     """Make up to `limit` due jobs ready. Returns the queue of each."""
     promoted: list[str] = _VENDORS[connection.vendor].promote(connection, limit)
     return promoted
+
+
+def is_paused(connection: BaseDatabaseWrapper, queue: str) -> bool:
+    """Whether that queue gives out nothing for now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM djtasks_queue WHERE name = %s AND paused", [queue])
+        return cursor.fetchone() is not None
+
+
+def count_ended(
+    connection: BaseDatabaseWrapper, begin: datetime, end: datetime
+) -> list[tuple[str, str, str, int | None, int | None, int]]:
+    """What ended from `begin` until before `end`: task, queue, state, buckets of run time and wait, number."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "count_ended"), [as_parameter(each, connection) for each in (begin, end)])
+        return list(cursor.fetchall())
 
 
 def queues(connection: BaseDatabaseWrapper) -> list[str]:
@@ -92,3 +140,26 @@ def queues(connection: BaseDatabaseWrapper) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(sql(connection.vendor, "queues"))
         return [name for (name,) in cursor.fetchall()]
+
+
+def count_ready(connection: BaseDatabaseWrapper, most: int) -> dict[str, int]:
+    """How many jobs are ready in each queue that holds any; no queue is counted beyond `most`."""
+    one = sql(connection.vendor, "count_ready")
+    names, found = queues(connection), dict[str, int]()
+    with connection.cursor() as cursor:
+        for at in range(0, len(names), BATCH):
+            some = names[at : at + BATCH]
+            values = [each for name in some for each in (name, name, most)]
+            cursor.execute(" UNION ALL ".join([one] * len(some)), values)
+            found.update(cursor.fetchall())
+    return found
+
+
+def oldest(connection: BaseDatabaseWrapper) -> dict[str, int]:
+    """Since when (µs) the job of each queue has been ready that has been so for longest; whatever the backlog."""
+    found: dict[str, int] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "oldest"))
+        for queue, since in cursor.fetchall():
+            found[queue] = min(since, found.get(queue, since))
+    return found

@@ -34,9 +34,11 @@ def sql(vendor: str, name: str) -> str:
     if vendor not in VENDORS:
         raise ImproperlyConfigured(f"djtasks runs on {', '.join(VENDORS)} (MariaDB is mysql), not on {vendor}.")
     folder = resources.files("djtasks.models").joinpath("sql")
-    own = folder.joinpath(vendor, f"{name}.sql")
-    text = (own if own.is_file() else folder.joinpath("common", f"{name}.sql")).read_text("utf-8")
-    return _COMMENT.sub("", text)
+    own, common = (folder.joinpath(place, f"{name}.sql") for place in (vendor, "common"))
+    if own.is_file():
+        return _COMMENT.sub("", own.read_text("utf-8"))
+    text = _COMMENT.sub("", common.read_text("utf-8"))
+    return text.replace('"', "`") if vendor == "mysql" else text  # how it quotes names
 
 
 def repeated(vendor: str, name: str, times: int, separator: str) -> str:
@@ -103,6 +105,10 @@ def record_by_count(
     connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome], write: Callable[[Any, Sequence[Outcome]], None]
 ) -> set[str]:
     """Record without RETURNING: all at once, and one by one if the count says that not all were ours."""
+    if len(outcomes) == 1:
+        with connection.cursor() as cursor:
+            write(cursor, outcomes)
+            return {outcomes[0].delivery.id} if cursor.rowcount == 1 else set()
     try:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             write(cursor, outcomes)

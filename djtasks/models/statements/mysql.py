@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,8 +21,11 @@ from djtasks.models.statements.common import (
     priority,
     record_by_count,
     repeated,
+    sql,
     together,
 )
+
+UNION: Final = "\n    UNION ALL\n"
 
 
 def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> None:
@@ -43,12 +48,12 @@ def _row(m: Message, position: int, lease: Lease, connection: BaseDatabaseWrappe
 
 
 def claim(
-    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, refused: list[str]
+    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, values: list[str]
 ) -> list[tuple[Any, ...]]:
     if not has_ready(connection, queue):  # one round trip, not the three of a transaction
         return []
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute(statement, [queue, queue, *refused, limit])
+        cursor.execute(statement, [queue, queue, *values, limit])
         rows = list(cursor.fetchall())
         if rows:
             places = ", ".join(["%s"] * len(rows))
@@ -61,7 +66,8 @@ def claim(
 
 def record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outcome], clock: float) -> set[str]:
     def write(cursor: Any, outcomes: Sequence[Outcome]) -> None:
-        statement = repeated("mysql", "record", len(outcomes), "\n    UNION ALL\n")
+        one = len(outcomes) == 1
+        statement = sql("mysql", "record_one") if one else repeated("mysql", "record", len(outcomes), UNION)
         cursor.execute(statement, [*(value for each in outcomes for value in _outcome(each, clock)), worker])
 
     recorded: set[str] = set()
@@ -81,6 +87,22 @@ def _outcome(outcome: Outcome, clock: float) -> tuple[Any, ...]:
         outcome.state, outcome.result, outcome.seconds, begun, _as_microseconds(age), *failure(outcome),
         outcome.delivery.id, outcome.delivery.token,
     )  # fmt: skip
+
+
+def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, clock: float) -> set[str] | None:
+    if not connection.mysql_is_mariadb:  # type: ignore[attr-defined]
+        return None
+    follower = outcome.follow_ups[0]
+    ended, following = (*_outcome(outcome, clock), worker), _row(follower, 0, ("RECEIVED", worker, 1), connection)
+    with connection.cursor() as cursor:
+        cursor.execute(_hand_over(), [*ended, *following, outcome.delivery.id, follower.id, worker])
+        return {job_id for (job_id,) in cursor.fetchall()}
+
+
+@cache
+def _hand_over() -> str:
+    parts = {"record": sql("mysql", "record_one").strip(), "enqueue": repeated("mysql", "enqueue", 1, "").strip()}
+    return re.sub(r"/\* (\w+) \*/", lambda match: parts[match[1]], sql("mysql", "hand_over"))
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks.message import Message, Outcome
+from djtasks.models.statements import prepared
 from djtasks.models.statements.common import Lease, failure, priority, sql
 
 
@@ -27,13 +29,17 @@ def _quoted(value: Any) -> str:
 
 
 def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], lease: Lease) -> int:
+    if len(messages) == 1:
+        return len(prepared.execute(connection, _enqueue_one(), _row(messages[0], lease)))
+    columns = arrays([_columns(each) for each in messages])
     with connection.cursor() as cursor:
-        if len(messages) == 1:
-            cursor.execute(sql("postgresql", "enqueue_one"), _row(messages[0], lease))
-        else:
-            columns = arrays([_columns(each) for each in messages])
-            cursor.execute(sql("postgresql", "enqueue"), [*lease, *columns])
+        cursor.execute(sql("postgresql", "enqueue"), [*lease, *columns])
         return int(cursor.rowcount)
+
+
+@cache
+def _enqueue_one() -> str:
+    return f"{sql('postgresql', 'enqueue_one')} RETURNING id"
 
 
 def _row(m: Message, lease: Lease) -> tuple[Any, ...]:
@@ -53,23 +59,22 @@ def _columns(m: Message) -> tuple[Any, ...]:
 
 
 def claim(
-    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, refused: list[str]
+    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, values: list[str]
 ) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(statement, [queue, queue, *refused, limit, worker])
+        cursor.execute(statement, [queue, queue, *values, limit, worker])
         return list(cursor.fetchall())
 
 
 def record(connection: BaseDatabaseWrapper, worker: str, outcomes: Sequence[Outcome], clock: float) -> set[str]:
+    if len(outcomes) == 1:
+        recorded = prepared.execute(connection, sql("postgresql", "record_one"), _outcome(outcomes[0], worker, clock))
+        return {job_id for (job_id,) in recorded}
+    rows = [
+        (o.delivery.id, o.delivery.token, o.state, o.result, o.seconds, clock - o.ended, *failure(o)) for o in outcomes
+    ]
     with connection.cursor() as cursor:
-        if len(outcomes) == 1:
-            cursor.execute(sql("postgresql", "record_one"), _outcome(outcomes[0], worker, clock))
-        else:
-            rows = [
-                (o.delivery.id, o.delivery.token, o.state, o.result, o.seconds, clock - o.ended, *failure(o))
-                for o in outcomes
-            ]
-            cursor.execute(sql("postgresql", "record"), [*arrays(rows), worker])
+        cursor.execute(sql("postgresql", "record"), [*arrays(rows), worker])
         return {job_id for (job_id,) in cursor.fetchall()}
 
 
@@ -93,25 +98,23 @@ def store(connection: BaseDatabaseWrapper, rows: Sequence[Mapping[str, Any]]) ->
 
     Returns the ids that were written.
     """
+    if len(rows) == 1:
+        return {job_id for (job_id,) in prepared.execute(connection, sql("postgresql", "store_one"), rows[0])}
     with connection.cursor() as cursor:
-        if len(rows) == 1:
-            cursor.execute(sql("postgresql", "store_one"), rows[0])
-        else:
-            cursor.execute(sql("postgresql", "store"), arrays([tuple(row.values()) for row in rows]))
+        cursor.execute(sql("postgresql", "store"), arrays([tuple(row.values()) for row in rows]))
         return {job_id for (job_id,) in cursor.fetchall()}
 
 
 def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, clock: float) -> set[str]:
-    """Record how a job ended and insert the one that follows, leased to `worker`, if the first is held. PostgreSQL.
+    row = _row(outcome.follow_ups[0], ("RECEIVED", worker, 1))
+    written = prepared.execute(connection, _hand_over(), (*_outcome(outcome, worker, clock), *row))
+    return {job_id for (job_id,) in written}
 
-    Returns the ids that were written. One round trip and one commit: the steps of a chain wait for nothing else.
-    """
+
+@cache
+def _hand_over() -> str:
     following = sql("postgresql", "enqueue_one").replace("/* after */", "FROM ended")
-    statement = (
+    return (
         f"WITH ended AS ({sql('postgresql', 'record_one')}), following AS ({following} RETURNING id) "  # noqa: S608
         "SELECT id FROM ended UNION ALL SELECT id FROM following"
     )
-    row = _row(outcome.follow_ups[0], ("RECEIVED", worker, 1))
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [*_outcome(outcome, worker, clock), *row])
-        return {job_id for (job_id,) in cursor.fetchall()}

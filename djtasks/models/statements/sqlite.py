@@ -35,12 +35,12 @@ def _row(m: Message, moment: datetime, order_key: int, ready: str, connection: B
 
 
 def claim(
-    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, refused: list[str]
+    connection: BaseDatabaseWrapper, statement: str, queue: str, limit: int, worker: str, values: list[str]
 ) -> list[tuple[Any, ...]]:
     if not has_ready(connection, queue):  # a look takes no lock, the UPDATE would take the one that writers wait for
         return []
     with connection.cursor() as cursor:
-        cursor.execute(statement, [worker, queue, queue, *refused, limit])
+        cursor.execute(statement, [worker, queue, queue, *values, limit])
         return list(cursor.fetchall())
 
 
@@ -59,6 +59,10 @@ def _outcome(outcome: Outcome, worker: str, clock: float, connection: BaseDataba
         outcome.state, outcome.result, outcome.seconds, as_parameter(started_at, connection),
         as_parameter(finished_at, connection), *failure(outcome), outcome.delivery.id, worker, outcome.delivery.token,
     )  # fmt: skip
+
+
+def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, clock: float) -> None:
+    """No statement of SQLite changes and inserts."""
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:

@@ -1,4 +1,4 @@
-/* Buttons that copy a text; without this script they stay hidden. */
+/* Buttons that copy a text; admin.css hides them where no script runs. */
 "use strict";
 {
     const select = function(element) {
@@ -25,15 +25,13 @@
         window.setTimeout(() => { button.textContent = label; }, 1500);
     };
 
-    const prepare = function(button) {
-        const element = document.getElementById(button.dataset.djtasksCopies);
-        button.hidden = false;
-        button.addEventListener("click", () => {
+    // Buttons come and go on pages that renew themselves, so that none is prepared.
+    document.documentElement.classList.add("djtasks-scripted");
+    document.addEventListener("click", event => {
+        const button = event.target.closest("[data-djtasks-copies]");
+        if (button) {
+            const element = document.getElementById(button.dataset.djtasksCopies);
             copy(element).then(() => confirm(button), () => select(element));
-        });
-    };
-
-    document.addEventListener("DOMContentLoaded", () => {
-        document.querySelectorAll("[data-djtasks-copies]").forEach(prepare);
+        }
     });
 }

@@ -1,14 +1,20 @@
 -- Leases ready jobs of one queue: highest priority first, then oldest; of a paused queue only what was revoked.
 -- KEYS: 1 ready, 2 wake, 3 messages, 4 jobs, 5 attempts, 6 leases of the owner, 7 owners, 8 paused, 9 doubt,
 --       10 tombstones
--- ARGV: limit, owner, queue; then the names of tasks to leave out
+-- ARGV: limit, owner, queue, the task to claim alone ('': any); then the names of tasks to leave out
 -- Out: 1 if the server may have forgotten acks, + 2 if ids were revoked before they came; then each job: id, text, token, losses, refusals, revoked,
 --      created, put there (µs), earlier attempts
-local limit, owner, queue = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local limit, owner, queue, only = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local most_bytes, most_passed = 8 * 1024 * 1024, 5000  -- of messages at a time; of jobs to look over for others
 local paused = redis.call('SISMEMBER', KEYS[8], queue) == 1
 local facts = redis.call('EXISTS', KEYS[9]) + 2 * redis.call('EXISTS', KEYS[10])
 local ids, scores = {}, {}
+
+-- What stands there of a job; nothing if that is missing or is no such thing, which must not hold up the queue.
+local function standing(packed)
+    local is_read, s = pcall(cmsgpack.unpack, packed or '')
+    return is_read and type(s) == 'table' and #s > 10 and s or nil
+end
 
 local function take(found)
     for i = 1, #found, 2 do
@@ -17,25 +23,24 @@ local function take(found)
 end
 
 local function take_but(refused)
-    local offset = 0
-    while #ids < limit and offset < most_passed do
+    for offset = 0, most_passed - 1, 200 do
         local found = redis.call('ZRANGE', KEYS[1], offset, offset + 199, 'WITHSCORES')
         for i = 1, #found, 2 do
-            local packed = redis.call('HGET', KEYS[4], found[i])
-            if #ids < limit and not (packed and refused[cmsgpack.unpack(packed)[11]]) then take({found[i], found[i + 1]}) end
+            local s = standing(redis.call('HGET', KEYS[4], found[i]))
+            local is_left = (s and refused[s[11]]) or (only ~= '' and not (s and s[11] == only))
+            if #ids < limit and not is_left then take({found[i], found[i + 1]}) end
         end
-        if #found < 400 then break end
-        offset = offset + 200
+        if #ids >= limit or #found < 400 then break end
     end
 end
 
 if paused then
     take(redis.call('ZRANGE', KEYS[1], '-inf', '(0', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES'))
-elseif #ARGV == 3 then
+elseif #ARGV == 4 and only == '' then
     take(redis.call('ZRANGE', KEYS[1], 0, limit - 1, 'WITHSCORES'))
 else
     local refused = {}
-    for i = 4, #ARGV do refused[ARGV[i]] = true end
+    for i = 5, #ARGV do refused[ARGV[i]] = true end
     take_but(refused)
 end
 local bytes, count = 0, 0
@@ -51,7 +56,7 @@ local claimed, states, leases = {facts}, {}, {}
 local texts, packed = redis.call('HMGET', KEYS[3], unpack(ids)), redis.call('HMGET', KEYS[4], unpack(ids))
 local attempts = redis.call('EXISTS', KEYS[5]) == 1 and redis.call('HMGET', KEYS[5], unpack(ids)) or {}
 for i, id in ipairs(ids) do
-    local s = packed[i] and cmsgpack.unpack(packed[i]) or {queue, scores[i], 0, 0, 0, '', 0, 0, 0, 0, ''}
+    local s = standing(packed[i]) or {queue, scores[i], 0, 0, 0, '', 0, 0, 0, 0, ''}
     s[3], s[6], s[7] = s[3] + 1, owner, 0
     states[#states + 1], states[#states + 2] = id, cmsgpack.pack(s)
     leases[#leases + 1], leases[#leases + 2] = id, string.format('%d %s', s[3], queue)

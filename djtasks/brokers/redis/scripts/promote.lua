@@ -12,8 +12,8 @@ for i = 1, #found, 2 do
     local order = math.floor((found[i + 1] - 1704067200000000) / 64)
     local score = 100 * width + order
     redis.call('ZREM', KEYS[4], id)
-    if packed then
-        local state = cmsgpack.unpack(packed)
+    local is_read, state = pcall(cmsgpack.unpack, packed or '')
+    if is_read and type(state) == 'table' and #state > 10 then
         score = state[2] - state[2] % width + order
         state[2] = score
         redis.call('HSET', KEYS[1], id, cmsgpack.pack(state))

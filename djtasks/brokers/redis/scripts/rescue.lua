@@ -1,13 +1,15 @@
 -- Takes back what a dead owner had leased. What had begun counts a loss, the rest goes back unharmed.
 -- KEYS: 1 messages, 2 jobs, 3 attempts, 4 leases of the dead, 5 leases of the rescuer, 6 owners, 7 queues; then ready, wake of each queue
 -- ARGV: the dead, the rescuer, losses allowed, whether somebody saw what ran, whether one loss is surely its own,
---       id and token of what had begun, whether that was ended on purpose, the number of queues, their names; then id and
---       the attempt as JSON of each
+--       whether what had begun was ended on purpose, the number of queues, their names, the number of jobs that had begun,
+--       id and token of each; then id and the attempt as JSON of each that was leased
 -- Out: what must not run again, leased to the rescuer; in the form of a claim's
 local dead, rescuer, allowed = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local known, alone, begun, token = ARGV[4] == '1', ARGV[5] == '1', ARGV[6], tonumber(ARGV[7])
-local final, queues, places, ended = ARGV[8] == '1', tonumber(ARGV[9]), {}, {}
-for i = 1, queues do places[ARGV[9 + i]] = 6 + 2 * i end
+local known, alone, final = ARGV[4] == '1', ARGV[5] == '1', ARGV[6] == '1'
+local queues, places, begun, ended = tonumber(ARGV[7]), {}, {}, {}
+for i = 1, queues do places[ARGV[7 + i]] = 6 + 2 * i end
+local first = 9 + queues + 2 * tonumber(ARGV[8 + queues])
+for i = 9 + queues, first - 1, 2 do begun[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local function with_attempt(id, attempt)
     local earlier = redis.call('HGET', KEYS[3], id)
@@ -29,13 +31,13 @@ local function give_back(id, s)
     redis.call('SADD', KEYS[7], s[1])
 end
 
-for i = 10 + queues, #ARGV, 2 do
+for i = first, #ARGV, 2 do
     local id = ARGV[i]
     redis.call('HDEL', KEYS[4], id)
     local packed = redis.call('HGET', KEYS[2], id)
     local s = packed and cmsgpack.unpack(packed)
     if s and s[6] == dead and places[s[1]] then
-        local is_begun = begun == id and token == s[3]
+        local is_begun = begun[id] == s[3]
         local counts = s[7] == 1 or not known or is_begun
         if final and is_begun then
             end_it(id, s, 0)

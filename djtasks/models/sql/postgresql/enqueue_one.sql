@@ -1,4 +1,4 @@
--- Puts one message in its queue, as enqueue.sql does: planning that one takes longer than running it for one row.
+-- Puts one message in its queue, as enqueue.sql does (a taken unique key is left alone, too): planning that one takes longer than running it for one row.
 INSERT INTO djtasks_job (
     id, task, queue, priority, rank, order_key, state, worker, token, args, kwargs, run_at, expires_at, created_at,
     retries, parent_id, root_id, group_id, periodic_task, unique_key, enqueued_by, headers, options, version
@@ -14,4 +14,4 @@ SELECT
     coalesce(%s::timestamptz, clock_timestamp() + %s::float8 * interval '1 second'), clock_timestamp(), %s,
     %s, %s, %s, %s, %s, %s, %s, %s, %s
 /* after */
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT DO NOTHING

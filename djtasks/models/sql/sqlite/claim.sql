@@ -7,7 +7,7 @@ WHERE id IN (
     WHERE state = 'PENDING' AND queue = %s
         AND rank <= (SELECT CASE WHEN EXISTS (SELECT 1 FROM djtasks_queue WHERE name = %s AND paused)
             THEN -1000 ELSE 1000 END)
-        /* refused */
+        /* filters */
     ORDER BY rank, order_key
     LIMIT %s
 )

@@ -1,4 +1,4 @@
--- Puts one message in its queue; a taken id is left alone. A priority that nobody chose gives way to the queue's.
+-- Puts one message in its queue; a taken id is left alone, and so is a taken unique key. A priority that nobody chose gives way to the queue's.
 -- Times are resolved by the caller: the file is local.
 INSERT INTO djtasks_job (
     worker, token, id, task, queue, priority, rank, order_key, state, args, kwargs, run_at, expires_at, created_at,
@@ -11,4 +11,4 @@ VALUES (
     %s, %s, %s, %s, %s, %s, %s, %s,
     %s, %s, %s, %s, %s, %s, %s, %s, %s
 )
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT DO NOTHING

@@ -1,0 +1,147 @@
+"""Nobody waits for ever for a database that will not answer.
+
+A connection may be half-open: the other end, or something between, has gone and says nothing. Drivers wait then for as
+long as TCP does, which may be hours. So a thread beside those that talk to the database cuts the connection of one that
+has not got on for too long. Its owner meets the error that it would meet had the server hung up, and goes on as then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+from weakref import WeakSet
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from djtasks.conf import settings
+
+logger = logging.getLogger("djtasks.worker")
+
+LOOK_EVERY: Final = 0.5  # seconds
+CONNECT_TIMEOUT: Final = 5  # seconds, whole ones; psycopg would try for 130
+READ_TIMEOUT: Final = 60  # seconds; longer than MySQL itself waits for a row's lock
+MOST_PATIENCE: Final = 64  # times the patience at first: what is slow, as it waits for a lock, is cut ever more rarely
+
+
+def make_own(connection: BaseDatabaseWrapper) -> None:
+    """Make this thread's connection, which is not made yet, one of our own; those of the user's code stay as they are.
+
+    It is given up if it does not come about: while the driver makes it, nobody else gets at its socket. It comes from
+    no pool, since it is kept as long as the process lives. What else OPTIONS say counts.
+    """
+    ours = {"postgresql": {"connect_timeout": CONNECT_TIMEOUT}, "mysql": {"read_timeout": READ_TIMEOUT}}
+    options = ours.get(connection.vendor, {}) | connection.settings_dict.get("OPTIONS", {})
+    options.pop("pool", None)
+    connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
+
+
+class Waiting:
+    """How long the thread that makes this has waited on its `connection`; at first for `patience` seconds at most.
+
+    The thread says `moves` each time that it gets on, and `rests` when it asks nothing for a while. No user code uses
+    an `own` connection.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, patience: float, *, own: bool = True) -> None:
+        if own:
+            make_own(connection)
+        self._connection = connection
+        self._patience = patience  # seconds
+        self._times = 1
+        self._since: float | None = None  # monotonic
+        if connection.vendor != "sqlite":
+            _watch(self)
+
+    def moves(self) -> None:
+        """We get on: whatever was asked before is answered."""
+        now = time.monotonic()
+        if self._times > 1 and self._since is not None and now - self._since < self._patience / 2:
+            self._times = 1
+        self._since = now
+
+    def rests(self) -> None:
+        """Nothing is asked from here on."""
+        self._since = None
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within the block something is asked."""
+        self.moves()
+        try:
+            yield
+        finally:
+            self.moves()
+            self.rests()
+
+    def cut_if_stuck(self) -> None:
+        """End the wait if it is too long. For the thread that looks after the others."""
+        since = self._since
+        if since is None or (waited := time.monotonic() - since) < self._patience * self._times:
+            return
+        driver = self._connection.connection
+        with contextlib.suppress(Exception), _copy_of_socket(driver) as copy:
+            # Still the same wait on the same connection; so the copy is of its socket, not of one with the same number.
+            if self._since == since and self._connection.connection is driver:
+                self._times = min(self._times * 2, MOST_PATIENCE)
+                logger.warning("The database has not answered for %.1f s, so its connection is cut", waited)
+                copy.shutdown(socket.SHUT_RDWR)
+
+
+class _Here(threading.local):
+    """How long this thread, which runs the user's code, waits where we ask something on its connection."""
+
+    waiting: Waiting | None = None
+
+
+_here = _Here()
+
+
+def waiting_here(*, own: bool = True) -> Waiting:
+    """How long this thread waits for our database."""
+    return Waiting(connections[settings.DATABASE], settings.WORKER_LOST_AFTER / 2, own=own)
+
+
+def asking_here() -> contextlib.AbstractContextManager[None]:
+    """Within the block we ask something on a connection of the user's code."""
+    if _here.waiting is None:
+        _here.waiting = waiting_here(own=False)
+    return _here.waiting.asking()
+
+
+def _copy_of_socket(driver: Any) -> socket.socket:
+    """The socket of a driver's connection, under a number of its own. Raises if there is none."""
+    descriptor = driver.fileno() if hasattr(driver, "fileno") else driver._sock.fileno()  # PyMySQL keeps its own
+    return socket.socket(fileno=os.dup(descriptor))
+
+
+class _Lookout:
+    """The one thread of a process that looks after the others."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.all: WeakSet[Waiting] = WeakSet()
+        threading.Thread(target=self._run, name="djtasks-lookout", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY)
+            for each in list(self.all):
+                each.cut_if_stuck()
+
+
+_lookouts: list[_Lookout] = []
+_lock = threading.Lock()
+
+
+def _watch(waiting: Waiting) -> None:
+    with _lock:
+        if not _lookouts or _lookouts[-1].pid != os.getpid():  # threads do not go on in a fork
+            _lookouts[:] = [_Lookout()]
+        _lookouts[-1].all.add(waiting)

@@ -1,0 +1,104 @@
+"""Where a child claims from: its queues in their turn, new ones as they come, but no task that it leaves to others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from djtasks.brokers import Broker
+from djtasks.message import Delivery
+from djtasks.queues import known_queues
+from djtasks.worker.options import WorkerOptions
+
+AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
+HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
+SATED: Final = AHEAD  # seconds for which a queue that gave all that it had is taken to be empty
+DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
+
+
+class Claims:
+    """The claims of `worker`, a child's boot id. For its I/O thread."""
+
+    def __init__(self, broker: Broker, worker: str, options: WorkerOptions) -> None:
+        self.broker = broker
+        self.worker = worker
+        self.options = options
+        self.sated = 0.0  # when the last look found less than was wanted (monotonic)
+        self._named = self.queues = _named(options)
+        self._turn = 0
+        self._discovered = 0.0
+        self._refused: dict[str, float] = {}  # task → until when it is not claimed
+        self._emptied: dict[str, float] = {}  # queue → when it was last seen empty, not paused
+
+    def serve(self, options: WorkerOptions) -> None:
+        """Claim from the queues of these options from now on."""
+        self.options = options
+        self._named = self.queues = _named(options)
+        self._emptied = {}
+        self._discovered = 0.0
+
+    def claim(self, wanted: int) -> list[Delivery]:
+        """Claim up to `wanted` jobs."""
+        if self.options.queues is None:
+            self._discover()
+        refused = self.refused()
+        claimed: list[Delivery] = []
+        for queue in self._in_turn():
+            if len(claimed) >= wanted:
+                break
+            limit = wanted - len(claimed)
+            found = self.broker.claim(queue, limit=limit, worker=self.worker, refused=refused)
+            self._emptied[queue] = time.monotonic() if self._is_emptied(queue, len(found), limit, refused) else 0.0
+            claimed += found
+        self.sated = time.monotonic() if len(claimed) < wanted else 0.0
+        return claimed
+
+    def claim_of(self, task: str, queue: str, wanted: int) -> list[Delivery]:
+        """Claim up to `wanted` jobs of one task from one queue, if they stand among the first in it."""
+        return self.broker.claim(queue, limit=wanted, worker=self.worker, only=task)
+
+    def is_emptied(self, queue: str) -> bool:
+        """Whether that queue had no more than it gave, a moment ago."""
+        return self._emptied.get(queue, 0.0) > time.monotonic() - SATED
+
+    def refuse(self, task: str, seconds: float) -> None:
+        """Leave jobs of a task that is unknown here to others, until one given back for `seconds` has met them."""
+        self._refused[task] = max(self._refused.get(task, 0.0), time.monotonic() + seconds + HEAD_START)
+
+    def refused(self) -> list[str]:
+        """The tasks whose jobs are left to others now."""
+        if not self._refused:
+            return []
+        now = time.monotonic()
+        self._refused = {task: until for task, until in self._refused.items() if until > now}
+        return sorted(self._refused)
+
+    def _is_emptied(self, queue: str, found: int, limit: int, refused: Sequence[str]) -> bool:
+        """Whether a queue gave some jobs, and had no more; or was just found so, and has none yet."""
+        if found or refused or not self.is_emptied(queue):
+            return 0 < found < limit
+        return not self.broker.is_paused(queue)
+
+    def _in_turn(self) -> list[str]:
+        """The queues, each one first in its turn, so that none waits for another; in order if strict."""
+        if self.options.strict or not self.queues:
+            return self.queues
+        self._turn = (self._turn + 1) % len(self.queues)
+        return self.queues[self._turn :] + self.queues[: self._turn]
+
+    def _discover(self) -> None:
+        """Look for queues that nobody named, once in a while: they wait for no moment in which the others are empty."""
+        now = time.monotonic()
+        if now - self._discovered < DISCOVERY:
+            return
+        self._discovered = now
+        # Those that were found before and are empty now go, or a look would cost more with each that ever was.
+        found = [name for name in self.broker.queues() if name not in {*self._named, *self.options.excluded}]
+        self.queues = [*self._named, *found]
+
+
+def _named(options: WorkerOptions) -> list[str]:
+    """The queues that are looked into whether or not they hold anything."""
+    names = known_queues() if options.queues is None else options.queues
+    return [name for name in names if name not in options.excluded]

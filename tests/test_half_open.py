@@ -1,0 +1,130 @@
+"""Connections whose other end has gone without a word: nobody waits on them for ever."""
+
+import socket
+import time
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from django.db import OperationalError, connections
+
+from djtasks import half_open, states
+from djtasks.half_open import Waiting
+from djtasks.models import Job, Worker
+from tests import servers, tasks
+from tests.proxy import Proxy
+
+pytestmark = pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def a_quick_look(monkeypatch):
+    monkeypatch.setattr(half_open, "LOOK_EVERY", 0.05)
+
+
+@contextmanager
+def proxy_to(alias):
+    given = connections.settings[alias]
+    proxy = Proxy(given["HOST"], int(given["PORT"]))
+    proxy.open()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@contextmanager
+def connection_by(port, alias):
+    connection = connections[alias].copy()
+    connection.settings_dict = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": port, "OPTIONS": {}}
+    with closing(connection):
+        yield connection
+
+
+def ask(connection, sql="SELECT 1"):
+    """Returns after how many seconds there was an answer, or an error."""
+    began = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+    return time.monotonic() - began
+
+
+def test_a_question_that_nobody_answers_ends_as_if_the_server_had_hung_up(database):
+    with proxy_to(database) as proxy, connection_by(proxy.port, database) as connection:
+        waiting = Waiting(connection, 0.5)
+        ask(connection)
+        proxy.mute()
+        began = time.monotonic()
+        with waiting.asking(), pytest.raises(OperationalError):
+            ask(connection)
+        assert 0.5 <= time.monotonic() - began < 10
+        connection.close()
+        ask(connection)
+
+
+def test_who_asks_nothing_keeps_its_connection(database):
+    with proxy_to(database) as proxy, connection_by(proxy.port, database) as connection:
+        waiting = Waiting(connection, 0.1)
+        ask(connection)
+        with waiting.asking():
+            driver = connection.connection
+        time.sleep(0.3)
+        ask(connection)
+        assert connection.connection is driver
+
+
+def test_what_is_slow_is_given_more_time_at_each_try(database):
+    sleep = {"postgresql": "SELECT pg_sleep(0.6)", "mysql": "SELECT SLEEP(0.6)"}[connections[database].vendor]
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting, tries = Waiting(connection, 0.1), 0
+        while True:
+            tries += 1
+            assert tries < 12
+            try:
+                with waiting.asking():
+                    ask(connection, sleep)
+                break
+            except OperationalError:
+                connection.close()
+        assert tries > 1
+
+
+def test_a_connection_that_does_not_come_about_is_given_up(database, monkeypatch):
+    monkeypatch.setattr(half_open, "CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr(half_open, "READ_TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute, connection_by(mute.getsockname()[1], database) as connection:
+        waiting = Waiting(connection, 1.0)
+        began = time.monotonic()
+        with waiting.asking(), pytest.raises(OperationalError):
+            ask(connection)
+        assert time.monotonic() - began < 10
+
+
+def test_options_of_the_user_count(database):
+    with connection_by(1, database) as connection:
+        connection.settings_dict["OPTIONS"] = {"connect_timeout": 77, "read_timeout": 78}
+        half_open.make_own(connection)
+        assert connection.settings_dict["OPTIONS"] == {"connect_timeout": 77, "read_timeout": 78}
+        half_open.make_own(other := connections[database].copy())
+        assert other.settings_dict["OPTIONS"]
+        assert connections.settings[database]["OPTIONS"] == {}
+
+
+@pytest.mark.parametrize("way", ["mute", "mute_answers"])
+def test_a_worker_whose_connections_are_all_half_open_comes_back_by_itself(database, start_worker, tmp_path, way):
+    variable = servers.variable(database)
+    with proxy_to(database) as proxy:
+        address = urlsplit(servers.find(database).url)
+        through = address._replace(netloc=f"{address.username}@127.0.0.1:{proxy.port}").geturl()
+        worker = start_worker("-c", "2", env={variable: through})
+        assert tasks.add.delay(1, 1).get(timeout=20) == 2
+        running = tasks.journal.delay(str(tmp_path / "journal"), "x", 1.0)
+        getattr(proxy, way)()
+        results = [tasks.add.delay(number, 0) for number in range(50)]
+        assert [each.get(timeout=20) for each in results] == list(range(50))
+        assert running.get(timeout=20) == "x"
+        assert worker.process.poll() is None
+        assert "its connection is cut" in worker.output
+        assert not Worker.objects.exclude(lost_at=None).exists()
+        assert not Job.objects.exclude(state=states.SUCCESS).exists()
+        assert worker.stop() == 0

@@ -1,0 +1,95 @@
+"""What a type checker knows of tasks, by the annotations of their functions."""
+
+import re
+import sys
+from pathlib import Path
+
+from mypy import api
+
+ROOT = Path(__file__).parent.parent
+CODE = """
+from typing import Any
+from djtasks import AsyncResult, shared_task
+
+@shared_task
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+@shared_task(bind=True, max_retries=3)
+def bound(self: Any, name: str) -> str:
+    return name
+
+@shared_task(queue="q")
+def sized(name: str) -> bytes:
+    return name.encode()
+
+@shared_task
+async def later(seconds: float) -> list[int]:
+    return []
+
+@shared_task(bind=True)
+async def later_bound(self: Any, seconds: float) -> list[int]:
+    return []
+
+reveal_type(add.delay(1, y=2))
+reveal_type(add.delay(1).get())
+reveal_type(bound.delay("x"))
+reveal_type(sized.apply_async(("x",), countdown=5.0))
+reveal_type(later.delay(1.0).get())
+reveal_type(later_bound.delay(1.0))
+reveal_type(add(1, 2))
+reveal_type(add.s(1))
+
+async def way() -> None:
+    reveal_type(await add.adelay(1))
+    reveal_type(await (await add.adelay(1)).aget())
+    reveal_type(await later(1.0))
+"""
+WRONG = """
+from djtasks import shared_task
+
+@shared_task
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+add.delay("x")
+add.delay()
+add.delay(1, z=3)
+add.apply_async((1,), countdwn=3)
+"""
+
+
+def checked(tmp_path, code):
+    """What mypy says of it, in strict mode."""
+    path = tmp_path / "site_of_somebody.py"
+    path.write_text(code)
+    options = [
+        "--strict",
+        "--no-error-summary",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "--follow-imports=silent",
+    ]
+    said, trouble, _code = api.run([*options, "--python-executable", sys.executable, str(path)])
+    assert not trouble, trouble
+    return said
+
+
+def test_results_have_the_types_of_the_functions(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = checked(tmp_path, CODE)
+    found = [
+        text.rpartition(".")[2] if "[" not in text else text for text in re.findall(r'Revealed type is "(.*)"', said)
+    ]
+    result = "djtasks.result.handles.AsyncResult"
+    assert "error:" not in said, said
+    assert found == [
+        f"{result}[int]", "int", f"{result}[str]", f"{result}[bytes]", "list[int]", f"{result}[list[int]]",
+        "int", "Signature", f"{result}[int]", "int", "list[int]",
+    ]  # fmt: skip
+
+
+def test_wrong_arguments_and_options_are_errors(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = checked(tmp_path, WRONG)
+    assert [int(line) for line in re.findall(r"site_of_somebody\.py:(\d+): error", said)] == [8, 9, 10, 11]
