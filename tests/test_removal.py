@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 import redis
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
 from django.db import connections
@@ -114,7 +115,9 @@ def test_keys_of_others_stay_whatever_the_prefix(broker, settings):
 @pytest.fixture
 def migrated_again(database, django_db_blocker):
     yield
-    call_command("migrate", "djtasks", database=database, verbosity=0)
+    for alias in {database, "default"}:  # types and permissions are in the latter
+        call_command("migrate", "djtasks", database=alias, verbosity=0)
+    assert Permission.objects.filter(content_type__app_label="djtasks", codename="view_job").exists()
 
 
 def test_uninstalling_leaves_nothing_and_names_the_settings(broker, database, migrated_again):

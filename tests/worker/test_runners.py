@@ -53,8 +53,14 @@ def test_jobs_that_wait_run_beside_each_other_in_one_process(start_worker, pool,
 @pools
 def test_several_processes_share_the_work(start_worker, pool):
     start_worker("-P", pool, "-c", "2x4")
-    results = tasks.slow_process.enqueue_many([(0.2,)] * 16)
-    assert len({each.get(timeout=20) for each in results}) == 2
+    processes = set()
+
+    def both_have_run():  # however late the second one begins to claim
+        results = tasks.slow_process.enqueue_many([(0.2,)] * 16)
+        processes.update(each.get(timeout=20) for each in results)
+        return len(processes) == 2
+
+    wait_until(both_have_run, 30)
 
 
 @pools
