@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -36,10 +36,29 @@ def make_own(connection: BaseDatabaseWrapper) -> None:
     It is given up if it does not come about: while the driver makes it, nobody else gets at its socket. It comes from
     no pool, since it is kept as long as the process lives. What else OPTIONS say counts.
     """
-    ours = {"postgresql": {"connect_timeout": CONNECT_TIMEOUT}, "mysql": {"read_timeout": READ_TIMEOUT}}
+    ours = {
+        "postgresql": {"connect_timeout": CONNECT_TIMEOUT},
+        "mysql": {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT},
+    }
     options = ours.get(connection.vendor, {}) | connection.settings_dict.get("OPTIONS", {})
     options.pop("pool", None)
     connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
+    if connection.vendor == "mysql" and connection.Database.__name__ == "pymysql":  # type: ignore[attr-defined]
+        connection.get_new_connection = _greeted_soon(connection.get_new_connection)  # type: ignore[assignment, method-assign]
+
+
+def _greeted_soon(connect: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """PyMySQL's `connect` with the time to connect as the limit of the whole of it.
+
+    For the server's greeting it would wait as for any answer: for as long as `read_timeout` says.
+    """
+
+    def connect_soon(params: dict[str, Any]) -> Any:
+        driver = connect({**params, "read_timeout": params["connect_timeout"]})
+        driver._read_timeout = params["read_timeout"]
+        return driver
+
+    return connect_soon
 
 
 class Waiting:

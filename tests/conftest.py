@@ -50,15 +50,22 @@ def pytest_generate_tests(metafunc):
     if brokers and not metafunc.definition.get_closest_marker("rows_that_wait"):
         stores += brokers.args or ["redis"]
     if _is_shortened(metafunc):
-        own = sorted(ALIASES)[crc32(metafunc.definition.nodeid.encode()) % len(ALIASES)]
-        stores = [each for each in stores if each == own or each not in ALIASES]
+        stores = _some_of(stores, metafunc.definition)
     metafunc.parametrize("database", stores, indirect=True)
 
 
-def _is_shortened(metafunc):
-    """Whether it runs on one database, another for each test, and not on each.
+def _some_of(stores, definition):
+    """One of them, another for each test; where processes are killed, one of the databases and the queues in Redis."""
+    if definition.path.parent.name == "crashes":
+        own = sorted(ALIASES)[crc32(definition.nodeid.encode()) % len(ALIASES)]
+        return [each for each in stores if each == own or each not in ALIASES]
+    return [sorted(stores)[crc32(definition.nodeid.encode()) % len(stores)]]
 
-    What starts workers takes seconds, and is about processes; what databases do differently, the contract's tests tell.
+
+def _is_shortened(metafunc):
+    """Whether it runs on some stores and not on each.
+
+    What starts workers takes seconds, and is about processes; what stores do differently, the contract's tests tell.
     """
     if os.environ.get("DJTASKS_TEST_EVERY_STORE") or metafunc.definition.get_closest_marker("every_store"):
         return False

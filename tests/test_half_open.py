@@ -62,6 +62,25 @@ def test_a_question_that_nobody_answers_ends_as_if_the_server_had_hung_up(databa
         ask(connection)
 
 
+def test_a_connection_that_nobody_greets_is_given_up_in_the_time_to_connect(database, monkeypatch):
+    monkeypatch.setattr(half_open, "CONNECT_TIMEOUT", 2)
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, connection_by(silent.getsockname()[1], database) as connection:
+        half_open.make_own(connection)
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            ask(connection)
+        assert time.monotonic() - began < 10
+
+
+def test_a_connection_of_our_own_waits_for_answers_for_longer_than_for_the_greeting(database, monkeypatch):
+    monkeypatch.setattr(half_open, "CONNECT_TIMEOUT", 2)
+    sleep = {"postgresql": "SELECT pg_sleep(2.5)", "mysql": "SELECT SLEEP(2.5)"}[connections[database].vendor]
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        half_open.make_own(connection)
+        assert ask(connection, sleep) >= 2.5
+
+
 def test_who_asks_nothing_keeps_its_connection(database):
     with proxy_to(database) as proxy, connection_by(proxy.port, database) as connection:
         waiting = Waiting(connection, 0.1)

@@ -135,6 +135,8 @@ class Child:
 
     def _begin(self, delivery: Delivery, at: tuple[int, int], task: Any, time_limit: float | None) -> None:
         """Mark the job as begun; one that is acknowledged early is marked in the broker too, in one call."""
+        if not self.exchange.is_fresh():  # it may have been stopped since it took the job
+            raise LeaseLost(f"This worker may have been taken for dead: job {delivery.id} does not begin here.")
         if not task.acknowledges_late and not self._start(delivery):
             raise LeaseLost(f"Job {delivery.id} belongs to another worker by now.")
         place, member = at

@@ -57,7 +57,7 @@ class Exchange:
             broker,
             owner,
             options,
-            is_fresh=self._is_fresh,
+            is_fresh=self.is_fresh,
             wake=self.wake,
             unended=self.ledger.unended,
             most=slots.width,
@@ -97,7 +97,7 @@ class Exchange:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_source, b"\0")
 
-    def _is_fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Whether the keeper's last beat is so recent that nobody can have taken this worker for dead."""
         return bool(self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2)
 
@@ -148,7 +148,7 @@ class Exchange:
             self._is_unsure = False
         self.ledger.commit()
         self.slots.tell_unsettled(self.index, self.ledger.pending)
-        goes_back = self.consumer.stopping or self.consumer.is_stuck() or not self._is_fresh()
+        goes_back = self.consumer.stopping or self.consumer.is_stuck() or not self.is_fresh()
         if goes_back or self.consumer.is_giving_back:
             self.ledger.tell_leases()
             self.consumer.release()
@@ -156,7 +156,7 @@ class Exchange:
             self.consumer.notify()
             return 0
         claimed = self.consumer.fill(self.ledger.pending)
-        if self.options.burst and not claimed and self.consumer.is_idle and self._is_fresh():
+        if self.options.burst and not claimed and self.consumer.is_idle and self.is_fresh():
             self.consumer.stopping = not (self.ledger.pending or self.consumer.held)
             self.consumer.notify()
         return claimed

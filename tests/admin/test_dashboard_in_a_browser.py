@@ -9,6 +9,8 @@ import pytest
 from djtasks.admin import dashboard
 from djtasks.brokers import get_broker
 from djtasks.message import Message, new_id
+from djtasks.models import Worker
+from djtasks.models.fields import utc_now
 from tests.tasks import add
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -49,6 +51,20 @@ def test_it_shows_what_happens_while_jobs_run(page: Any, failures: list[str], da
     assert page.locator("#djtasks-chart-throughput details").get_attribute("open") is not None
     # Not `to_be_focused`: that asks whether the window has the focus, too, which a busy machine takes from it.
     assert page.evaluate("document.activeElement.textContent.trim()") == "all queues"
+    assert failures == []
+
+
+def test_what_has_the_focus_keeps_it_as_a_notice_comes_and_goes(page: Any, failures: list[str], database: str) -> None:
+    page.goto(INDEX)
+    page.get_by_role("link", name="all queues").focus()
+    notice = page.get_by_text("No worker lives.").first
+    for lives in (True, False):
+        columns = {"hostname": "w@h", "pid": 1, "queues": "null", "pool": "solo", "concurrency": 1}
+        Worker.objects.update_or_create(
+            pk="w" * 32, defaults={**columns, "scheduler_at": utc_now(), "stopped_at": None if lives else utc_now()}
+        )
+        playwright.expect(notice).to_be_visible(visible=not lives)
+        assert page.evaluate("document.activeElement.textContent.trim()") == "all queues"
     assert failures == []
 
 

@@ -191,14 +191,34 @@
         }
     };
 
+    // What is moved loses the focus, so what is to go goes first, and nothing has to be moved past it.
+
+    const removed = function(node) {
+        const next = node.nextSibling;
+        node.remove();
+        return next;
+    };
+
+    const removeGone = function(element, fresh) {
+        for (const child of [...element.children]) {
+            if (key(child) && ![...fresh.children].some(each => isAlike(each, child))) {
+                child.remove();
+            }
+        }
+    };
+
     const renew = function(element, fresh) {
         if (fresh.hasAttribute("data-djtasks-kept") || element.hasAttribute("data-djtasks-plot")) {
             return;
         }
         renewAttributes(element, fresh);
+        removeGone(element, fresh);
         let next = element.firstChild;
         for (const child of [...fresh.childNodes]) {
             const keyed = key(child) && [...element.children].find(each => isAlike(each, child));
+            while (keyed && next && next !== keyed && !key(next)) {
+                next = removed(next);
+            }
             const same = keyed || (next && isAlike(next, child) ? next : null);
             if (!same) {
                 element.insertBefore(document.importNode(child, true), next);
@@ -216,9 +236,7 @@
             }
         }
         while (next) {
-            const rest = next.nextSibling;
-            next.remove();
-            next = rest;
+            next = removed(next);
         }
     };
 
