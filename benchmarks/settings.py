@@ -12,7 +12,8 @@ import pymysql
 
 from tests import servers
 
-pymysql.install_as_MySQLdb()
+if find_spec("MySQLdb") is None:  # what Django recommends, and quicker; it needs a compiler
+    pymysql.install_as_MySQLdb()
 
 NAME = "djtasks_bench"
 REDIS_DATABASE = 13  # neither the one of the tests, nor 0, which people use

@@ -149,7 +149,8 @@ class Execution:
         options = self.request.options or follow_ups.options_of(self.message)
         sig = self.error.sig if isinstance(self.error, Replaced) else None
         try:
-            outcome = replace(outcome, sent=tuple(self.request.sent))
+            if self.request.sent:
+                outcome = replace(outcome, sent=tuple(self.request.sent))
             return follow_ups.complete(outcome, options, result=self._result, sig=sig, added=self.request.added)
         except Exception as error:  # a router of the user's, a signature that is none
             if outcome.state in follow_ups.FAILED:

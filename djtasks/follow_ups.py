@@ -10,11 +10,11 @@ import inspect
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from djtasks import encoding, packing, registry, states
+from djtasks import encoding, packing, registry, states, steps
 from djtasks.announce import announced, told
 from djtasks.canvas.normal import end, entries, frozen, normal, single, single_tasks
 from djtasks.canvas.signatures import signature
@@ -29,6 +29,7 @@ from djtasks.plan import Given, Plan
 from djtasks.publish import Place
 from djtasks.request import Request, request_of
 from djtasks.result import exception_of
+from djtasks.steps import LaterSteps
 
 logger = logging.getLogger("djtasks.follow_ups")
 
@@ -75,10 +76,10 @@ def ended(outcome: Outcome, options: Mapping[str, Any] | None = None) -> Outcome
     message = outcome.delivery.message
     options = options_of(message) if options is None else options
     stands_for = tuple(options.get("stands_for") or ())
-    rest = options.get("chain") or ()
     if outcome.state == states.SUCCESS:
-        return replace(outcome, counts=None if rest else message.group_id, stands_for=stands_for)
-    later = later_jobs(rest)
+        counts = None if options.get("chain") else message.group_id
+        return replace(outcome, counts=counts, stands_for=stands_for) if counts or stands_for else outcome
+    later = later_jobs(options)
     also = [_without_run(outcome, each) for each in later]
     if later and message.group_id:
         also[-1] = _without_run(outcome, later[-1], index=options.get("index", 0))
@@ -119,6 +120,7 @@ def _are_ids(value: object) -> bool:
 
 _SHAPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "chain": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    steps.FAR: lambda value: isinstance(value, str),
     "stands_for": _are_ids,
     "header": lambda value: isinstance(value, list) and len(value) == 2 and is_id(value[0]),
     "failed": is_id,
@@ -140,15 +142,24 @@ def _sent(outcome: Outcome, plan: Plan) -> Outcome:
     return replace(outcome, follow_ups=tuple(messages), groups=tuple(groups))
 
 
-def later_jobs(rest: Iterable[str]) -> list[Mapping[str, Any]]:
+def later_jobs(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The single tasks of the steps after a job. Those that nobody can read have no id by which to ask for them."""
     found: list[Mapping[str, Any]] = []
-    for text in rest:
+    for text in _steps_after(options):
         try:
             found += [each for each in single_tasks(packing.from_text(text)) if _can_have_row(each)]
         except Exception:  # whatever it is that nonsense raises
             logger.exception("A step of a chain cannot be read: %s", excerpt(text))
     return found
+
+
+def _steps_after(options: Mapping[str, Any]) -> Sequence[str]:
+    rest = LaterSteps.of(options)
+    try:
+        return rest.texts()
+    except MalformedMessage:
+        logger.exception("The later steps of a chain cannot be read")
+        return rest.near
 
 
 def _can_have_row(sig: Mapping[str, Any]) -> bool:
@@ -196,15 +207,18 @@ def _next(message: Message, options: Mapping[str, Any], result: str) -> Plan:
         sig = normal(signature(callback))
         frozen(sig)
         plan.add(sig, given, below)
-    if rest := options.get("chain"):
-        plan.add(packing.from_text(rest[0]), given, _place_of(message, options, below, rest[1:]))
+    if rest := LaterSteps.of(options):
+        following, others = rest.split()
+        plan.add(packing.from_text(following), given, _place_of(message, options, below, others))
     return plan
 
 
 def _add_members(plan: Plan, message: Message, options: Mapping[str, Any], added: Sequence[Any]) -> None:
     """What a job adds to its chord: members with places after all those that were there at first."""
+    if not added:
+        return
     below = Place(root_id=message.root_id or message.id, parent_id=visible_id(message, options))
-    place = _place_of(message, options, below, ())
+    place = _place_of(message, options, below, LaterSteps())
     first = (place.index + 1) * MOST_MEMBERS
     if first > LAST_COUNTED:
         first = LAST_COUNTED + uuid.UUID(new_id()).int
@@ -212,11 +226,12 @@ def _add_members(plan: Plan, message: Message, options: Mapping[str, Any], added
         plan.add(tree, Given(), replace(place, index=index, nesting=0))
 
 
-def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: Iterable[str]) -> Place:
+def _place_of(message: Message, options: Mapping[str, Any], below: Place, rest: LaterSteps) -> Place:
     """The place of what takes over from a job: in its group, before what follows it."""
-    return replace(
-        below,
-        chain=tuple(rest),
+    return Place(
+        root_id=below.root_id,
+        parent_id=below.parent_id,
+        chain=rest,
         group_id=message.group_id,
         index=options.get("index", 0),
         keeps=bool(options.get("keeps")),
@@ -237,7 +252,7 @@ def _replacement(message: Message, options: Mapping[str, Any], sig: Any) -> Plan
     frozen(tree)
     plan = Plan()
     below = Place(root_id=message.root_id or message.id, parent_id=message.parent_id)
-    place = _place_of(message, options, below, options.get("chain") or ())
+    place = _place_of(message, options, below, LaterSteps.of(options))
     plan.add(tree, Given(), replace(place, nesting=place.nesting + 1))
     return plan
 

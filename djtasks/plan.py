@@ -19,6 +19,7 @@ from djtasks.models import JobGroup
 from djtasks.models.fields import utc_now
 from djtasks.publish import Place
 from djtasks.request import current_job
+from djtasks.steps import LaterSteps
 
 Signature = Mapping[str, Any]
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -68,7 +69,7 @@ class Plan:
 
     def _add_chain(self, sig: Signature, given: Given, place: Place) -> None:
         first, *rest = sig["kwargs"]["tasks"]
-        self.add(first, given, replace(place, chain=(*map(packing.text_of, rest), *place.chain)))
+        self.add(first, given, replace(place, chain=place.chain.after(map(packing.text_of, rest))))
 
     def _add_group(self, sig: Signature, given: Given, place: Place) -> None:
         options = sig.get("options") or _EMPTY
@@ -83,7 +84,7 @@ class Plan:
         root_id = place.root_id or first_id(members[0])
         for index, member in enumerate(members):
             inside = replace(
-                place, root_id=root_id, group_id=group_id, index=index, keeps=bool(body), chain=(), nesting=0
+                place, root_id=root_id, group_id=group_id, index=index, keeps=bool(body), chain=LaterSteps(), nesting=0
             )
             self.add(member, given, inside)
 

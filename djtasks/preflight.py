@@ -143,7 +143,7 @@ def _look_at(message: Message, malformed: str, found: Preflight) -> None:
 def _later_tasks(options: Mapping[str, Any]) -> Iterator[str]:
     """The names of the tasks that follow a job: steps of its chain, callbacks."""
     if "chain" in options:
-        yield from (each["task"] for each in later_jobs(options["chain"]))
+        yield from (each["task"] for each in later_jobs(options))
     for name in ("link", "link_error"):
         for sig in options.get(name) or ():
             if isinstance(sig, Mapping) and isinstance(sig.get("task"), str) and not sig.get("subtask_type"):

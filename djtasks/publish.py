@@ -37,6 +37,7 @@ from djtasks.models.fields import aware
 from djtasks.models.job import message_of
 from djtasks.packing import packed_links
 from djtasks.request import current_job
+from djtasks.steps import LaterSteps
 from djtasks.unique import Unique, key_of, unique_of
 
 _STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
@@ -88,13 +89,15 @@ OURS: Final = frozenset({"own_id", *_KEPT})
 watchers: list[Callable[[Sequence[Message]], None]] = []  # told of all that is sent from here, for tests
 
 
+_NO_STEPS: Final = LaterSteps()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a job stands in a workflow.
 
-    `chain`: what follows it, signatures as text, so that a step need not read those after the next. Of a group: its
-    id and its member's `index`; `keeps` if a body needs the result. `header`: the group whose results it is to have,
-    `bare` if it only waits for them.
+    `chain`: what follows it. Of a group: its id and its member's `index`; `keeps` if a body needs the result.
+    `header`: the group whose results it is to have, `bare` if it only waits for them.
     """
 
     root_id: str | None = None
@@ -102,20 +105,18 @@ class Place:
     group_id: str | None = None
     index: int = 0
     keeps: bool = False
-    chain: tuple[str, ...] = ()
+    chain: LaterSteps = _NO_STEPS
     header: str | None = None
     bare: bool = False
     nesting: int = 0
 
     def as_options(self) -> dict[str, Any]:
         """What of it travels in the message's options."""
-        options: dict[str, Any] = {}
+        options = self.chain.as_options()
         if self.group_id is not None:
             options["index"] = self.index
         if self.keeps:
             options["keeps"] = True
-        if self.chain:
-            options["chain"] = list(self.chain)
         if self.header is not None:
             options["header"] = [self.header, self.bare]
         if self.nesting:

@@ -56,7 +56,7 @@ class _Ended(NamedTuple):
 
     @property
     def later(self) -> list[Mapping[str, Any]]:
-        return later_jobs(self.values.get("chain") or ())
+        return later_jobs(self.values)
 
     @property
     def later_ids(self) -> list[str]:

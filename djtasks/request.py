@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from djtasks import encoding
 from djtasks.masking import masked_call
+from djtasks.steps import LaterSteps
 
 if TYPE_CHECKING:
     from djtasks.message import Message
@@ -74,7 +75,7 @@ class Request:
     @property
     def chain(self) -> list[Any]:
         """The signatures that follow it."""
-        return [encoding.decode(text, fetch=False) for text in self.options.get("chain") or ()]
+        return [encoding.decode(text, fetch=False) for text in LaterSteps.of(self.options).texts()]
 
     @property
     def task_name(self) -> str | None:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from djtasks import registry, states
+from djtasks import registry, states, steps
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Whereabouts
 from djtasks.conf import settings
@@ -259,7 +260,7 @@ def _unsent(job_id: str) -> datetime | None:
 
 
 def _unknown(job_id: str) -> list[Reason]:
-    for group in JobGroup.objects.unfinished().filter(body__contains=job_id)[:1]:
+    if (group := _group_before(job_id)) is not None:
         return [_for_group(group)]
     if (step := _step_before(job_id)) is not None:
         text = _("It is a later step of a chain, and comes after %(step)s. Of that one:")
@@ -271,10 +272,21 @@ def _unknown(job_id: str) -> list[Reason]:
     return [Reason("unknown", text)]
 
 
+def _group_before(job_id: str) -> JobGroup | None:
+    """The group after which the job comes, in one of the steps that follow."""
+    named = Q(body__contains=job_id) | Q(body__contains=steps.FAR)
+    groups = JobGroup.objects.unfinished().filter(named).order_by()
+    return next((each for each in groups.iterator(chunk_size=AT_A_TIME) if _is_in(each.body or "[]", job_id)), None)
+
+
+def _is_in(body: str, job_id: str) -> bool:
+    return job_id in body or any(steps.mentions(each.options, job_id) for each in Message.several_from_json(body))
+
+
 def _step_before(job_id: str) -> Message | None:
     """The job in whose chain this is a later step: by its row, else where the queue is."""
-    unended = Job.objects.exclude(state__in=states.FINISHED).filter(options__contains=job_id)
-    rows = (message_of(row) for row in unended.order_by()[:AT_A_TIME])
+    unended = Job.objects.exclude(state__in=states.FINISHED).telling_of(job_id).order_by()
+    rows = (message_of(row) for row in unended[:MOST_WALKED].iterator(chunk_size=AT_A_TIME))
     if (found := _with_step(rows, job_id)) is not None or get_broker().transactional:
         return found
     portions = islice(get_broker().walk(AT_A_TIME), MOST_WALKED // AT_A_TIME)
@@ -282,12 +294,13 @@ def _step_before(job_id: str) -> Message | None:
 
 
 def _with_step(messages: Iterator[Message], job_id: str) -> Message | None:
-    return next((each for each in messages if job_id in each.options and job_id in _later_ids(each)), None)
+    mentioning = (each for each in messages if steps.mentions(each.options, job_id))
+    return next((each for each in mentioning if job_id in _later_ids(each)), None)
 
 
 def _later_ids(message: Message) -> list[str]:
     options: Mapping[str, Any] = options_of(message)
-    return [each["options"]["task_id"] for each in later_jobs(options.get("chain") or ())]
+    return [each["options"]["task_id"] for each in later_jobs(options)]
 
 
 def _at(moment: datetime) -> str:

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import override_settings
 
-from djtasks import chain, chord, control, states
+from djtasks import chain, chord, control, group, states
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message, new_id
@@ -188,11 +188,20 @@ def test_a_step_after_one_that_failed_never_ran(broker):
     assert result.parent.id in text(result.id)
 
 
-def test_a_later_step_waits_for_the_one_whose_turn_it_is(broker):
+@pytest.mark.parametrize("later", [2, 30])
+def test_a_later_step_waits_for_the_one_whose_turn_it_is(broker, later):
     live_worker()
-    result = chain(identity.s(1), identity.s(), identity.s()).apply_async()
+    result = first = chain(identity.s(1), *(identity.s() for _ in range(later))).apply_async()
+    while first.parent is not None:
+        first = first.parent
     assert kinds(result.id) == ["chain", "next"]
-    assert result.parent.parent.id in text(result.id)
+    assert first.id in text(result.id)
+
+
+def test_a_far_step_after_a_chord_waits_for_the_group(broker):
+    live_worker()
+    result = chain(group([identity.s(1), identity.s(2)]), total.s(), *(identity.s() for _ in range(30))).apply_async()
+    assert kinds(result.id) == ["group"]
 
 
 def test_the_body_of_a_chord_says_how_many_are_to_go(broker):

@@ -32,6 +32,7 @@ from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable, MalformedMessage
 from djtasks.masking import DEEPEST, MASK, masked, masked_call, masked_text, positional_names
 from djtasks.models import Job
+from djtasks.steps import spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ def _arguments(job: Job) -> list[Argument]:
 def _with_steps(options: Any) -> Any:
     """A message's options, where the steps of its chain stand as what they are, not as text."""
     if isinstance(options, dict) and isinstance(options.get("chain"), list):
+        options = spread(options)
         return {**options, "chain": [_step(each) for each in options["chain"]]}
     return options
 

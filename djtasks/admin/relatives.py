@@ -17,6 +17,7 @@ from djtasks import encoding, states
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Message
 from djtasks.models import Job, JobGroup
+from djtasks.steps import spread
 
 LOOKED_AT: Final = 20_000  # jobs of a workflow that are looked at, by id, place and state alone
 MOST_JOBS: Final = 200  # that are shown
@@ -293,7 +294,7 @@ def readable(text: str) -> dict[str, Any]:
         values = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return values if isinstance(values, dict) else {}
+    return spread(values) if isinstance(values, dict) else {}
 
 
 def signatures(values: object, name: str) -> list[Mapping[str, Any]]:

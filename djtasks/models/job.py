@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Self
 from django.db import connections, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from djtasks import encoding, states
+from djtasks import encoding, states, steps
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Delivery, Message, Outcome, microseconds
 from djtasks.models import recording, statements
@@ -153,8 +153,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         return [
             found
             for pk, root_id in replaced
-            for found in unended.filter(root_id=root_id or pk, options__contains=pk).values_list("pk", flat=True)
+            for found, options in unended.filter(root_id=root_id or pk).telling_of(pk).values_list("pk", "options")
+            if steps.mentions(options, pk)
         ]
+
+    def telling_of(self, job_id: str) -> Self:
+        """Those in whose options a job may stand: where steps are compressed, that is to be seen."""
+        return self.filter(models.Q(options__contains=job_id) | models.Q(options__contains=steps.MARK))
 
     def end_replaced(self, outcomes: Sequence[Outcome]) -> None:
         """Let replaced jobs end as the jobs do that stand for them."""

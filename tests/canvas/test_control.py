@@ -13,11 +13,11 @@ from djtasks.testing import run_jobs
 from djtasks.worker.ledger import Ledger
 from tests.canvas.tasks import (
     add,
+    becomes,
     echo,
     fail,
     fails_first,
     identity,
-    replaced_by_chain,
     replaced_by_one_that_fails_first,
     total,
 )
@@ -58,12 +58,15 @@ def test_a_body_whose_header_failed_runs_once_its_member_has_been_retried(databa
     assert Job.objects.get(pk=result.id).state == "SUCCESS"
 
 
-def test_retrying_a_step_that_never_ran_retries_the_one_that_failed_before_it(database, tmp_path):
-    result = run_queued(chain(identity.s(1), fails_first.s(str(tmp_path / "failed")), add.s(1), add.s(2)))
+@pytest.mark.parametrize("later", [2, 40])
+def test_retrying_a_step_that_never_ran_retries_the_one_that_failed_before_it(database, tmp_path, later):
+    steps = [add.s(1) for _ in range(later)]
+    result = run_queued(chain(identity.s(1), fails_first.s(str(tmp_path / "failed")), *steps))
     assert control.retry(result.id) == 1
     run_jobs()
     assert Job.objects.get(pk=result.id).state == "SUCCESS"
     assert Job.objects.get(pk=result.parent.id).state == "SUCCESS"
+    assert result.get(timeout=1) == 1 + later
     assert nothing_is_left()
 
 
@@ -128,10 +131,11 @@ def test_a_step_that_has_gone_on_and_is_retried_leaves_the_ends_of_later_ones_as
     assert [AsyncResult(each.id).state for each in (result.parent, result)] == ["FAILURE", "FAILURE"]
 
 
-def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database):
+@pytest.mark.parametrize("steps", [2, 30])
+def test_cancelling_a_replaced_job_cancels_what_stands_for_it(database, steps):
     if not get_broker().transactional:
         pytest.skip("what only waits in Redis has no row that tells what it stands for")
-    result = replaced_by_chain.si(42).apply_async()
+    result = becomes.delay(42, chain(*(identity.s() for _ in range(steps))))
     broker = get_broker()
     (delivery,) = broker.claim("default", limit=1, worker="w.1")
     ledger = Ledger(broker, "w.1")
