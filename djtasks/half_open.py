@@ -69,12 +69,14 @@ class Waiting:
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, patience: float, *, own: bool = True) -> None:
-        if own:
-            make_own(connection)
         self._connection = connection
         self._patience = patience  # seconds
         self._times = 1
         self._since: float | None = None  # monotonic
+        self._seen: tuple[Any, int] | None = None  # a driver's connection and its descriptor
+        if own:
+            make_own(connection)
+            self._see_new_ones()
         if connection.vendor != "sqlite":
             _watch(self)
 
@@ -84,6 +86,7 @@ class Waiting:
         if self._times > 1 and self._since is not None and now - self._since < self._patience / 2:
             self._times = 1
         self._since = now
+        self._see(self._connection.connection)
 
     def rests(self) -> None:
         """Nothing is asked from here on."""
@@ -104,13 +107,29 @@ class Waiting:
         since = self._since
         if since is None or (waited := time.monotonic() - since) < self._patience * self._times:
             return
-        driver = self._connection.connection
-        with contextlib.suppress(Exception), _copy_of_socket(driver) as copy:
+        driver, descriptor = self._seen or (None, -1)
+        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(descriptor)) as copy:
             # Still the same wait on the same connection; so the copy is of its socket, not of one with the same number.
             if self._since == since and self._connection.connection is driver:
                 self._times = min(self._times * 2, MOST_PATIENCE)
                 logger.warning("The database has not answered for %.1f s, so its connection is cut", waited)
                 copy.shutdown(socket.SHUT_RDWR)
+
+    def _see(self, driver: Any) -> None:
+        """Note the descriptor of a connection while it asks nothing: mysqlclient tells it to no other thread then."""
+        if driver is not None and (self._seen is None or self._seen[0] is not driver):
+            with contextlib.suppress(Exception):  # it is closed
+                self._seen = driver, _descriptor_of(driver)
+
+    def _see_new_ones(self) -> None:
+        connect = self._connection.get_new_connection
+
+        def seen(params: dict[str, Any]) -> Any:
+            driver = connect(params)
+            self._see(driver)
+            return driver
+
+        self._connection.get_new_connection = seen  # type: ignore[assignment, method-assign]
 
 
 class _Here(threading.local):
@@ -134,10 +153,9 @@ def asking_here() -> contextlib.AbstractContextManager[None]:
     return _here.waiting.asking()
 
 
-def _copy_of_socket(driver: Any) -> socket.socket:
-    """The socket of a driver's connection, under a number of its own. Raises if there is none."""
-    descriptor = driver.fileno() if hasattr(driver, "fileno") else driver._sock.fileno()  # PyMySQL keeps its own
-    return socket.socket(fileno=os.dup(descriptor))
+def _descriptor_of(driver: Any) -> int:
+    """The descriptor of a driver's connection. Raises if there is none."""
+    return int(driver.fileno() if hasattr(driver, "fileno") else driver._sock.fileno())  # PyMySQL keeps its own
 
 
 class _Lookout:

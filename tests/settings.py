@@ -9,13 +9,15 @@ import json
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pymysql
 
 from tests import servers
 
-pymysql.install_as_MySQLdb()
+if find_spec("MySQLdb") is None:  # what Django recommends; it needs a compiler
+    pymysql.install_as_MySQLdb()
 
 IN_PYTEST = "pytest" in sys.modules and "DJTASKS_TEST_SETTINGS" not in os.environ
 FILES = Path(os.environ.setdefault("DJTASKS_TEST_FILES", tempfile.mkdtemp(prefix="djtasks-tests-")))
