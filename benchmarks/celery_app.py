@@ -23,9 +23,9 @@ app.conf.update(
 
 
 @app.task(name="benchmarks.mark")
-def mark(number: int) -> int:
+def mark(number: int, seconds: float = 0.0) -> int:
     """Note the start of job `number`."""
-    return work.mark(number)
+    return work.mark(number, seconds)
 
 
 @app.task(name="benchmarks.noop")

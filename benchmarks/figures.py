@@ -23,6 +23,9 @@ class Plan:
     steps: int = 100  # of a chain
     limited: int = 2_000  # jobs of each kind of limit
     schedules: int = 10_000  # due in the same second
+    busy: int = 400  # jobs of 10 ms, and five times as many of 1 ms
+    paced: int = 1_000  # jobs sent at half of what the worker can do
+    idle: float = 10.0  # seconds in which a worker without work is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,13 @@ FIGURES: Final = (
     Figure("pick-up when idle, p50, ms", "pick_up", False, 1, percentile(50)),
     Figure("pick-up when idle, p95, ms", "pick_up", False, 1, percentile(95)),
     Figure("pick-up when idle, p99, ms", "pick_up", False, 1, percentile(99)),
+    Figure("drain of jobs of 1 ms, jobs/s (2,000 at most)", "drain_1ms", True, 0),
+    Figure("drain of jobs of 10 ms, jobs/s (200 at most)", "drain_10ms", True, 0),
+    Figure("pick-up at half load, p50, ms", "half_load", False, 1, percentile(50)),
+    Figure("pick-up at half load, p95, ms", "half_load", False, 1, percentile(95)),
+    Figure("pick-up at half load, p99, ms", "half_load", False, 1, percentile(99)),
+    Figure("idle worker, % of a core", "idle_cpu", False, 2),
+    Figure("idle worker, MiB", "idle_memory", False, 0),
     Figure("round trip with the result, p50, ms", "round_trip", False, 1, percentile(50)),
     Figure("chord of 1,000, ms", "chord", False, 0),
     Figure("chain of 100, ms", "chain", False, 0),

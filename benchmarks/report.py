@@ -21,7 +21,10 @@ from benchmarks.peers.base import CHILDREN
 from benchmarks.rounds import Peers
 from tests.servers import Server
 
-PACKAGES: Final = (*("djtasks", "Django", "psycopg", "PyMySQL", "celery", "django-celery-results", "redis", "hiredis"),)
+PACKAGES: Final = (
+    *("djtasks", "Django", "psycopg", "mysqlclient", "PyMySQL", "redis", "hiredis"),
+    *("celery", "django-celery-results", "huey", "dramatiq", "procrastinate"),
+)
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 

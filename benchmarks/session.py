@@ -55,9 +55,9 @@ class Bench:
         number = next(self._numbers)
         return number, self.peer.send(number)
 
-    def send_many(self, jobs: int) -> None:
-        """Enqueue `jobs` jobs in the peer's fastest way."""
-        self.peer.send_many(self.numbers(jobs))
+    def send_many(self, jobs: int, seconds: float = 0.0) -> None:
+        """Enqueue `jobs` jobs, each of which takes so long, in the peer's fastest way."""
+        self.peer.send_many(self.numbers(jobs), seconds)
 
     def numbers(self, jobs: int) -> list[int]:
         """The numbers of `jobs` jobs that are sent by somebody else."""

@@ -54,7 +54,7 @@ def _on_server(engine: str) -> dict[str, object]:
 ENGINES = {"postgresql": "postgresql", "mariadb": "mysql"}
 DATABASES = {"default": _sqlite() if KIND == "sqlite" else _on_server(ENGINES[KIND])}
 if os.environ.get("DJTASKS_BENCH_BROKER") == "redis":
-    DJTASKS = {"BROKER_URL": redis_url()}
+    DJTASKS = {"BROKER_URL": redis_url(), "TASK_IGNORE_RESULT": "DJTASKS_BENCH_IGNORE" in os.environ}
 SECRET_KEY = "only for benchmarks"
 USE_TZ = True
 INSTALLED_APPS = ["djtasks", "benchmarks", *(["django_celery_results"] if find_spec("django_celery_results") else [])]

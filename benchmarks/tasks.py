@@ -5,9 +5,9 @@ from djtasks import shared_task
 
 
 @shared_task
-def mark(number: int) -> int:
+def mark(number: int, seconds: float = 0.0) -> int:
     """Note the start of job `number`."""
-    return work.mark(number)
+    return work.mark(number, seconds)
 
 
 @shared_task(rate_limit="10000/s")

@@ -18,9 +18,11 @@ RECORD: Final = struct.Struct("=qq")
 LOOK: Final = 0.005  # seconds between two looks at the file's size
 
 
-def mark(number: int) -> int:
-    """The job: note that `number` begins now, and return it."""
+def mark(number: int, seconds: float = 0.0) -> int:
+    """The job: note that `number` begins now, wait for so long, and return it."""
     os.write(_descriptor(os.getpid()), RECORD.pack(number, time.monotonic_ns()))
+    if seconds:
+        time.sleep(seconds)
     return number
 
 

@@ -48,10 +48,38 @@ PEERS: Final[dict[str, Entry]] = {
     "djtasks-postgresql": _djtasks("postgresql", "PostgreSQL"),
     "djtasks-mariadb": _djtasks("mariadb", "MariaDB"),
     "djtasks-redis": _djtasks("postgresql", "queues in Redis, results in PostgreSQL", redis=True),
+    "djtasks-ignored": Entry(
+        module="benchmarks.peers.djtasks_ignored",
+        database="postgresql",
+        redis=True,
+        environment={"DJTASKS_BENCH_BROKER": "redis", "DJTASKS_BENCH_IGNORE": "1"},
+        note="queues in Redis; 2 children; results ignored; acknowledged after the run",
+    ),
     "celery-redis": _celery("celery_redis", "sqlite", "", "results ignored"),
     "celery-canvas": _celery("celery_canvas", "sqlite", "redis", "every result stored in Redis"),
     "celery-results": _celery(
         "celery_results", "postgresql", "django-db", "every result stored in PostgreSQL, CELERY_DB_REUSE_MAX set"
+    ),
+    "huey": Entry(
+        module="benchmarks.peers.huey_redis",
+        database="sqlite",
+        redis=True,
+        environment={},
+        note="Redis; 2 processes; results in Redis; a job is gone from Redis before its run",
+    ),
+    "dramatiq": Entry(
+        module="benchmarks.peers.dramatiq_redis",
+        database="sqlite",
+        redis=True,
+        environment={"dramatiq_queue_prefetch": "100"},
+        note="Redis; 2 processes of 1 thread, dramatiq_queue_prefetch=100; results ignored; acknowledged after the run",
+    ),
+    "procrastinate": Entry(
+        module="benchmarks.peers.procrastinate_postgresql",
+        database="postgresql",
+        environment={},
+        note="PostgreSQL; 2 workers of concurrency 1; rows of ended jobs stay, without results; "
+        "acknowledged after the run",
     ),
 }
 BASELINE: Final = (

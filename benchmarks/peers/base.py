@@ -28,12 +28,12 @@ class Peer(ABC):
         """The command line of a worker with CHILDREN processes that logs warnings only."""
 
     @abstractmethod
-    def send(self, number: int) -> Any:
-        """Enqueue one job as a web request would, and return the handle on it."""
+    def send(self, number: int, seconds: float = 0.0) -> Any:
+        """Enqueue one job, which takes so long, as a web request would, and return the handle on it."""
 
     @abstractmethod
-    def send_many(self, numbers: Sequence[int]) -> None:
-        """Enqueue many jobs in the fastest way that the peer offers."""
+    def send_many(self, numbers: Sequence[int], seconds: float = 0.0) -> None:
+        """Enqueue many jobs, each of which takes so long, in the fastest way that the peer offers."""
 
     def send_limited(self, kind: str, numbers: Sequence[int]) -> None:
         """`send_many` of jobs that are "plain", "rated", "placed" or "unique"; nothing holds them back."""

@@ -32,14 +32,14 @@ class CeleryRedis(Peer):
             *("--pool", "prefork", "--concurrency", str(CHILDREN), *quiet),
         ]
 
-    def send(self, number: int) -> Any:
-        return mark.delay(number)
+    def send(self, number: int, seconds: float = 0.0) -> Any:
+        return mark.delay(number, seconds)
 
-    def send_many(self, numbers: Sequence[int]) -> None:
+    def send_many(self, numbers: Sequence[int], seconds: float = 0.0) -> None:
         # A group does the same, and builds a signature for each job besides.
         with app.producer_or_acquire() as producer:
             for number in numbers:
-                mark.apply_async((number,), producer=producer)
+                mark.apply_async((number, seconds), producer=producer)
 
     def durability(self) -> str:
         return durability_of_redis()

@@ -25,11 +25,11 @@ class Djtasks(Peer):
     def worker_command(self) -> list[str]:
         return [PYTHON, "-m", "django", "runworker", "--concurrency", str(CHILDREN), "--loglevel", "WARNING"]
 
-    def send(self, number: int) -> AsyncResult[int]:
-        return tasks.mark.delay(number)
+    def send(self, number: int, seconds: float = 0.0) -> AsyncResult[int]:
+        return tasks.mark.delay(number, seconds)
 
-    def send_many(self, numbers: Sequence[int]) -> None:
-        tasks.mark.enqueue_many([(number,) for number in numbers])
+    def send_many(self, numbers: Sequence[int], seconds: float = 0.0) -> None:
+        tasks.mark.enqueue_many([(number, seconds) for number in numbers])
 
     def send_limited(self, kind: str, numbers: Sequence[int]) -> None:
         tasks.LIMITED[kind].enqueue_many([(number,) for number in numbers])

@@ -6,13 +6,15 @@ In this order, each goes on from where the last one ended: what is enqueued is w
 from types import ModuleType
 from typing import Final
 
-from benchmarks.scenarios import bulk, canvas, drain, enqueue, limits, pick_up, round_trip, schedules
+from benchmarks.scenarios import bulk, busy, canvas, drain, enqueue, idle, limits, pick_up, round_trip, schedules
 
 SCENARIOS: Final[dict[str, ModuleType]] = {
     "enqueue": enqueue,
     "bulk": bulk,
     "drain": drain,
     "pick-up": pick_up,
+    "busy": busy,
+    "idle": idle,
     "round-trip": round_trip,
     "canvas": canvas,
     "limits": limits,
