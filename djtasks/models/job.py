@@ -81,6 +81,14 @@ class JobQuerySet(models.QuerySet["Job"]):
         """The row of `delivery`, if its worker still holds it with that token: the fence of each write."""
         return self.running().filter(pk=delivery.id, worker=delivery.worker, token=delivery.token)
 
+    def forget(self, worker: str, deliveries: Sequence[Delivery]) -> None:
+        """Delete the rows of these, if `worker` still holds them."""
+        for at in range(0, len(deliveries), BEGUN_AT_ONCE):
+            held = models.Q()
+            for each in deliveries[at : at + BEGUN_AT_ONCE]:
+                held |= models.Q(pk=each.id, token=each.token)
+            self.running().filter(held, worker=worker).delete()
+
     def record(self, worker: str, outcomes: Sequence[Outcome]) -> set[str]:
         """Record how jobs ended, if `worker` still holds them. Returns the ids that it held."""
         return statements.record(connections[self.db], worker, outcomes, time.monotonic()) if outcomes else set()

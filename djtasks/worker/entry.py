@@ -43,17 +43,25 @@ class Writer:
         self.worker = worker
         self._wants = wants
 
-    def write(self, outcomes: Sequence[Outcome], by_row: Container[str]) -> Entry:
-        """Write outcomes in one transaction. `by_row`: the ids of jobs that are leased by their rows alone.
+    def write(self, outcomes: Sequence[Outcome], by_row: Container[str], with_rows: Container[str] = ()) -> Entry:
+        """Write outcomes in one transaction.
 
-        Raises what the database does, and BrokerUnavailable; then nothing is written.
+        `by_row`: the ids of jobs that are leased by their rows alone; `with_rows`: of those whose rows were made here,
+        where the queue is elsewhere. Raises what the database does, and BrokerUnavailable; then nothing is written.
         """
         if len(outcomes) == 1 and _is_step(outcomes[0]) and not _is_to_forget(outcomes[0]):
             outcome = outcomes[0]
             has_row = self.broker.transactional or (outcome.delivery.id in by_row and not outcome.sent)
             if has_row and (entry := self._hand_over(outcome)):
                 return entry
-        return self._write(outcomes)
+        traceless = [] if self.broker.transactional else [each for each in outcomes if _is_traceless(each, with_rows)]
+        if not traceless:
+            return self._write(outcomes)
+        gone = {each.delivery.id for each in traceless}
+        lasting = [each for each in outcomes if each.delivery.id not in gone]
+        entry = self._write(lasting) if lasting else Entry()
+        entry.ended += [each.delivery for each in traceless]
+        return entry
 
     def _hand_over(self, outcome: Outcome) -> Entry | None:
         """Record a step and lease the next one to ourselves by one statement, where there is one for that."""
@@ -96,9 +104,7 @@ class Writer:
         for outcome in sorted(retries, key=lambda each: each.delivery.id):
             if now is not None:
                 Job.objects.record_retry(outcome, now)
-        for outcome in outcomes:
-            if outcome.forget:
-                Job.objects.held(outcome.delivery).delete()
+        Job.objects.all().forget(self.worker, [each.delivery for each in outcomes if each.forget])
 
     def _store(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], private: Set[str], entry: Entry) -> None:
         """The queue is elsewhere: rows may have to be made, and retries are put in the place of their jobs there."""
@@ -153,6 +159,11 @@ def overtaken(deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
         for each in deliveries
         if (row := rows.get(each.id)) is not None and (row.retries, row.token) > (each.message.retries, each.token)
     ]
+
+
+def _is_traceless(outcome: Outcome, with_rows: Container[str]) -> bool:
+    """Whether it leaves no row, and there is none: no run before this one can have made it."""
+    return outcome.forget and outcome.delivery.token == 1 and outcome.delivery.id not in with_rows
 
 
 def _is_to_forget(outcome: Outcome) -> bool:

@@ -80,6 +80,7 @@ class Ledger:
         self._begun: dict[str, _Begun] = {}
         self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
         self._untold: dict[str, _Begun] = {}  # leased by us, which the broker need not know yet
+        self._with_rows: set[str] = set()  # jobs whose rows we have made before their ends
         # Recorded, but not yet told to the broker:
         self._ended: list[Delivery] = []
         self._again: list[tuple[Delivery, Message]] = []
@@ -210,6 +211,7 @@ class Ledger:
     def _mark(self, due: Sequence[_Begun]) -> None:
         """Let the rows say that these jobs run."""
         if not self.broker.transactional:
+            self._with_rows.update(each.delivery.id for each in due)
             Job.objects.all().store([_begun(each) for each in due])
         elif due:
             clock, now = statements.now(connections[settings.DATABASE]), time.monotonic()
@@ -250,13 +252,14 @@ class Ledger:
     def _store_with_tries(self, outcomes: Sequence[Outcome]) -> None:
         for attempt in range(1, TRIES + 1):
             try:
-                entry = self._writer.write(outcomes, self._untold)
+                entry = self._writer.write(outcomes, self._untold, self._with_rows)
             except (OperationalError, InterfaceError, BrokerUnavailable) as error:
                 connections[settings.DATABASE].close_if_unusable_or_obsolete()
                 if attempt == TRIES:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
             else:
+                self._with_rows.difference_update(each.delivery.id for each in outcomes)
                 self._keep(entry)
                 return
 
@@ -270,6 +273,7 @@ class Ledger:
             if not self.broker.transactional:
                 now = time.monotonic()
                 self._untold.update((each.id, _Begun(each, now)) for each in entry.leased)
+                self._with_rows.update(each.id for each in entry.leased)
             self._take(entry.leased)
 
     def _tell_broker(self) -> None:

@@ -71,6 +71,8 @@ def test_the_solo_pool_knows_soft_limits(start_worker, tmp_path):
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_query_that_was_cut_off_spoils_no_later_one(start_worker, database, atomic):
+    if connections[database].vendor == "mysql" and connections[database].Database.__name__ == "MySQLdb":
+        pytest.skip("mysqlclient waits for the server in C, where Python takes no signal")
     start_worker("-c", "1")
     answer = tasks.query_for_long.apply_async((database, 20, atomic), soft_time_limit=0.3).get(timeout=20)
     assert answer[0] == 42

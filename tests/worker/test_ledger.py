@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 from django.db import OperationalError, connections
+from django.test.utils import CaptureQueriesContext
 
 from djtasks import outbox, states
 from djtasks.brokers.base import Loss
+from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Failure, Message, Outcome, new_id
 from djtasks.models import Job, JobGroup
@@ -169,6 +171,50 @@ def test_a_plain_job_whose_result_nobody_wants_leaves_no_row(broker, ledger):
     ledger.record(success(delivery, forget=True))
     ledger.commit()
     assert not Job.objects.exists()
+
+
+def test_what_nobody_asks_for_goes_without_a_trace_in_one_go_beside_what_stays(broker, ledger):
+    deliveries = claimed(broker, 6)
+    for number, delivery in enumerate(deliveries):
+        ledger.record(success(delivery, forget=number % 2 == 0))
+    ledger.commit()
+    assert set(Job.objects.values_list("pk", flat=True)) == {each.id for each in deliveries[1::2]}
+    assert broker.sizes() == {}
+
+
+def test_what_nobody_asks_for_leaves_no_row_though_it_was_shown_while_it_ran(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    wait_until(lambda: ledger.next_mark() == 0)
+    ledger.commit()
+    assert row(delivery).state == "STARTED"
+    ledger.record(success(delivery, forget=True))
+    ledger.commit()
+    assert not Job.objects.exists()
+
+
+def test_nor_though_an_earlier_run_was_shown(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    wait_until(lambda: ledger.next_mark() == 0)
+    ledger.commit()
+    broker.rescue([Loss("w.1", started=((delivery.id, delivery.token),))], rescuer="w.2")
+    Job.objects.running().update(state=states.PENDING, worker="")
+    (again,) = broker.claim("default", limit=1, worker="w.2")
+    other = Ledger(broker, "w.2")
+    other.record(success(again, forget=True))
+    other.commit()
+    assert not Job.objects.exists()
+
+
+def test_where_the_queue_is_elsewhere_what_leaves_no_row_asks_the_database_nothing(broker, ledger):
+    if broker.transactional:
+        return
+    for delivery in claimed(broker, 3):
+        ledger.record(success(delivery, forget=True))
+    with CaptureQueriesContext(connections[settings.DATABASE]) as asked:
+        ledger._writer.write(ledger._gathered, set())
+    assert len(asked) == 0
 
 
 def test_nor_does_one_that_succeeds_after_a_retry(database, tmp_path):
