@@ -25,6 +25,7 @@ class Plan:
     schedules: int = 10_000  # due in the same second
     busy: int = 400  # jobs of 10 ms, and five times as many of 1 ms
     paced: int = 1_000  # jobs sent at half of what the worker can do
+    waiting: int = 1_000_000  # jobs in a long queue
     idle: float = 10.0  # seconds in which a worker without work is watched
 
 
@@ -72,6 +73,12 @@ FIGURES: Final = (
     Figure("10,000 schedules due at once: sent, p50, ms", "tick_sent", False, 0, percentile(50)),
     Figure("10,000 schedules due at once: sent, p99, ms", "tick_sent", False, 0, percentile(99)),
     Figure("10,000 schedules due at once: begun, p99, ms", "tick_begun", False, 0, percentile(99)),
+    Figure("enqueue with 1,000,000 waiting, × with 1,000", "waiting_enqueue", False, 2),
+    Figure("claim with 1,000,000 waiting, × with 1,000", "waiting_claim", False, 2),
+    Figure("finish with 1,000,000 waiting, × with 1,000", "waiting_finish", False, 2),
+    Figure("enqueue with 1,000,000 scheduled too", "scheduled_enqueue", False, 2),
+    Figure("claim with 1,000,000 scheduled too", "scheduled_claim", False, 2),
+    Figure("finish with 1,000,000 scheduled too", "scheduled_finish", False, 2),
 )
 
 

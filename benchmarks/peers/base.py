@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ class Peer(ABC):
     composes: ClassVar[bool] = False  # whether `chord` and `chain` can
     schedules: ClassVar[bool] = False  # whether `schedule` can
     limits: ClassVar[bool] = False  # whether `send_limited` can
+    steps: ClassVar[bool] = False  # whether `send_scheduled` and `one_turn` can
 
     def prepare(self) -> None:
         """Leave empty queues, whatever a run that was killed has left."""
@@ -57,6 +58,14 @@ class Peer(ABC):
 
     def sent_after(self, due: datetime) -> list[float]:
         """How many ms after `due` the job of each schedule was enqueued."""
+        raise NotImplementedError
+
+    def send_scheduled(self, jobs: int) -> None:
+        """Enqueue jobs for next year, more urgent than all others."""
+        raise NotImplementedError
+
+    def one_turn(self, numbers: Sequence[int]) -> Iterator[Callable[[], object]]:
+        """The steps of a worker's turn, to be called one after another: enqueue these, claim as many, finish them."""
         raise NotImplementedError
 
     def settled(self) -> int | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from benchmarks import databases, tasks
 from benchmarks.peers.base import CHILDREN, PYTHON, Peer
-from djtasks import AsyncResult, chain, chord, crontab
+from djtasks import AsyncResult, chain, chord, crontab, states
+from djtasks.brokers import get_broker
+from djtasks.message import Delivery, Message, Outcome, new_id
 from djtasks.models import Job, PeriodicTask
+from djtasks.worker.ledger import Ledger
 
 
 class Djtasks(Peer):
@@ -18,6 +22,7 @@ class Djtasks(Peer):
     composes: ClassVar[bool] = True
     schedules: ClassVar[bool] = True
     limits: ClassVar[bool] = True
+    steps: ClassVar[bool] = True
 
     def prepare(self) -> None:
         databases.create()
@@ -56,6 +61,21 @@ class Djtasks(Peer):
     def sent_after(self, due: datetime) -> list[float]:
         moments = Job.objects.exclude(periodic_task=None).values_list("created_at", flat=True)
         return [(moment - due) / timedelta(milliseconds=1) for moment in moments]
+
+    def send_scheduled(self, jobs: int) -> None:
+        portion = [Message(id="", task=tasks.mark.name, args="[0]", countdown=3e7, priority=100)] * min(jobs, 5_000)
+        for _ in range(0, jobs, 5_000):
+            get_broker().enqueue([replace(each, id=new_id()) for each in portion])
+
+    def one_turn(self, numbers: Sequence[int]) -> Iterator[Callable[[], object]]:
+        broker, worker = get_broker(), "bench.1"
+        ledger = Ledger(broker, worker)
+        claimed: list[Delivery] = []
+        yield lambda: self.send_many(numbers)
+        yield lambda: claimed.extend(broker.claim("default", limit=len(numbers), worker=worker))
+        for each in claimed:
+            ledger.record(Outcome(delivery=each, state=states.SUCCESS, seconds=0.001, result="1"))
+        yield ledger.commit
 
     def settled(self) -> int:
         return Job.objects.finished().count()

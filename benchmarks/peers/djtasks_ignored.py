@@ -14,6 +14,7 @@ class DjtasksIgnored(DjtasksRedis):
     composes: ClassVar[bool] = False
     schedules: ClassVar[bool] = False
     limits: ClassVar[bool] = False
+    steps: ClassVar[bool] = False
 
     def settled(self) -> None:
         return None

@@ -6,7 +6,19 @@ In this order, each goes on from where the last one ended: what is enqueued is w
 from types import ModuleType
 from typing import Final
 
-from benchmarks.scenarios import bulk, busy, canvas, drain, enqueue, idle, limits, pick_up, round_trip, schedules
+from benchmarks.scenarios import (
+    bulk,
+    busy,
+    canvas,
+    drain,
+    enqueue,
+    growth,
+    idle,
+    limits,
+    pick_up,
+    round_trip,
+    schedules,
+)
 
 SCENARIOS: Final[dict[str, ModuleType]] = {
     "enqueue": enqueue,
@@ -19,4 +31,5 @@ SCENARIOS: Final[dict[str, ModuleType]] = {
     "canvas": canvas,
     "limits": limits,
     "schedules": schedules,
+    "growth": growth,
 }
