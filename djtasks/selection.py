@@ -54,6 +54,7 @@ _FROM: Final = {
     **dict.fromkeys(_LATER, f"({_SOON}) AS soon WHERE state = %s"),
 }
 _NARROW: Final = ("q", "group_id", "parent_id", "root_id", "periodic_task")
+_LEADS: Final = ("state", "task")
 _AFTER_ASCII: Final = "\x7f"
 
 
@@ -64,7 +65,7 @@ class Way:
     names: frozenset[str]
     condition: Q
     order: str = "id"
-    by_state: bool = False  # its entries stand by state first
+    leads: str = ""  # the column that its entries stand by first, where the database has to be made to use it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Window:
     order: str = "id"
     boundary: Any = None
     is_sought: bool = True
-    by_state: bool = False
+    leads: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -92,7 +93,7 @@ class Window:
     def ordering(self) -> tuple[str, ...]:
         """The newest first; of what has succeeded, what ended last; of what is for later, what is due last."""
         if self.order == "id":
-            return ("-state", "-id") if self.by_state else ("-id",)
+            return (f"-{self.leads}", "-id") if self.leads else ("-id",)
         return (f"-{self.order}", "-id")
 
 
@@ -123,13 +124,13 @@ class Selection:
         given = {name: value for name, value in self.given.items() if name not in names}
         return Selection(given, self.reads_arguments, self.now)
 
-    def matching(self, jobs: JobQuerySet | None = None, *, by_state: bool = False) -> JobQuerySet:
+    def matching(self, jobs: JobQuerySet | None = None, *, leads: str = "") -> JobQuerySet:
         """Those of `jobs`, of all unless given, that match; however long it takes to find them.
 
-        `by_state`: for the order of a window that is.
+        `leads`: as of the window in whose order they are wanted.
         """
         jobs = Job.objects.all() if jobs is None else jobs
-        for condition in {**self._conditions, **(self._by_state if by_state else {})}.values():
+        for condition in {**self._conditions, **self._led_by(leads)}.values():
             jobs = jobs.filter(condition)
         return jobs
 
@@ -138,10 +139,10 @@ class Selection:
         ways = list(self._ways())
         for way in ways:
             if not always and way.names >= self.given.keys():
-                return Window(way.order, is_sought=False, by_state=way.by_state)
+                return Window(way.order, is_sought=False, leads=way.leads)
         windows = []
         for way in ways:
-            windows.append(Window(way.order, _boundary(way), by_state=way.by_state))
+            windows.append(Window(way.order, _boundary(way), leads=way.leads))
             if not windows[-1].is_cut:
                 break
         return windows[-1] if not windows[-1].is_cut else windows[0]
@@ -152,10 +153,9 @@ class Selection:
         succeeded = state == states.SUCCESS
         for name in (*_NARROW, *(() if succeeded else ("state",)), "task"):
             if name in conditions and (name != "q" or self._is_id):
-                by_state = name == "state" and bool(self._by_state)
-                condition = self._by_state["state"] if by_state else conditions[name]
                 order = "run_at" if name == "state" and state in _LATER else "id"
-                yield Way(frozenset({name}), condition, order, by_state)
+                led = self._led_by(name)
+                yield Way(frozenset({name}), led.get(name, conditions[name]), order, name if led else "")
         if succeeded or any(name in conditions for name in ENDED):
             ended = Q(finished_at__isnull=False)
             for name in ENDED:
@@ -181,18 +181,21 @@ class Selection:
             found["q"] = starts_with("id", term) if self._is_id else _mentions(term, self.reads_arguments)
         return found | dict(self._times())
 
-    @cached_property
-    def _by_state(self) -> dict[str, Q]:
-        """Conditions that make PostgreSQL take the index of what failed; none if it is of no use.
+    def _led_by(self, column: str) -> dict[str, Q]:
+        """Conditions that make PostgreSQL take the index that begins with this column; none if it is of no use.
 
-        With an equation it walks the primary key, past millions, as it does not know how far off the failures are.
+        With an equation it walks the primary key, past millions, as it does not know how far off such jobs are.
         """
-        state, task = self.given.get("state", ""), self.given.get("task")
-        if state not in ENDED_OTHERWISE or connections[settings.DATABASE].vendor != "postgresql":
+        value, task = self.given.get(column, ""), self.given.get("task")
+        if column not in _LEADS or not value or connections[settings.DATABASE].vendor != "postgresql":
             return {}
-        found = {"state": Q(state__gte=state, state__lte=state) & among(ENDED_OTHERWISE)}
-        if task:  # by two indexes, without a look at the rows
-            found["task"] = Q(pk__in=Job.objects.filter(task=task).values("pk"))
+        found = {column: Q(**{f"{column}__gte": value, f"{column}__lte": value})}
+        if column == "state":
+            if value not in ENDED_OTHERWISE:
+                return {}
+            found[column] &= among(ENDED_OTHERWISE)
+            if task:  # by two indexes, without a look at the rows
+                found["task"] = Q(pk__in=Job.objects.filter(task=task).values("pk"))
         return found
 
     def _times(self) -> Iterator[tuple[str, Q]]:
@@ -217,7 +220,7 @@ class Selection:
         if not others.given:
             return _counts_of_all()
         window = others.window(always=True)
-        newest = others.matching(Job.objects.filter(window.condition)).order_by(*window.ordering)
+        newest = others.matching(Job.objects.filter(window.condition), leads=window.leads).order_by(*window.ordering)
         return tally(list(newest.values_list("state", flat=True)[:MOST_COUNTED]), window)
 
 
@@ -241,7 +244,7 @@ def starts_with(column: str, prefix: str) -> Q:
 
 def _boundary(way: Way) -> Any:
     """The value of the order's column in the last job that is looked at; None if there are no more than that."""
-    order = ("-state", "-id") if way.by_state else (f"-{way.order}",)
+    order = (f"-{way.leads}", "-id") if way.leads else (f"-{way.order}",)
     rows = Job.objects.filter(way.condition).order_by(*order).values_list(way.order, flat=True)
     return next(iter(rows[LOOKED_THROUGH - 1 : LOOKED_THROUGH]), None)
 

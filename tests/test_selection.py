@@ -174,7 +174,7 @@ def test_failures_come_by_an_index_in_the_order_of_their_ids(database: str, give
         if connection.vendor == "postgresql":
             cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off")
         with CaptureQueriesContext(connection) as said:
-            list(found.matching(by_state=window.by_state).order_by(*window.ordering).values_list("pk")[:50])
+            list(found.matching(leads=window.leads).order_by(*window.ordering).values_list("pk")[:50])
         plan = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
         cursor.execute(f"{plan} {said.captured_queries[0]['sql']}")
         lines = " ".join(str(row) for row in cursor.fetchall())

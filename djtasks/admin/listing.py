@@ -99,7 +99,7 @@ class JobChangeList(ChangeList):
         self.window = self.selection.window()
         matching: QuerySet[Any] = self.selection.matching(
             found,  # type: ignore[arg-type]
-            by_state=self.window.by_state,
+            leads=self.window.leads,
         )
         return matching.filter(self.window.condition).order_by(*self.window.ordering).defer(*NOT_LISTED)
 
