@@ -26,6 +26,7 @@ from djtasks.message import LONGEST_DELAY
 from djtasks.models import Job
 from djtasks.models.fields import utc_now
 from djtasks.models.job import JobQuerySet
+from djtasks.models.words import ENDED_OTHERWISE, OF_STATE, among
 
 LOOKED_THROUGH: Final = 100_000  # jobs
 MOST_COUNTED: Final = 10_000  # jobs; of more there are "10,000+"
@@ -41,7 +42,19 @@ SAME: Final = ("task", "queue", "parent_id", "group_id", "periodic_task", "state
 ENDED: Final = ("ended_from", "ended_to")
 NAMES: Final = (*SAME, "worker", "root_id", "enqueued", *ENDED, "longer", "q")
 STATES: Final = (*states.WAITING, *states.RUNNING, *states.SETTLED)
+_LATER: Final = (states.SCHEDULED, states.RETRY)
+# With the words of an index's condition SQLite takes it. Of what is for later the next is looked at first: so retries
+# are found, though a million jobs of next year stand behind them.
+_COUNT: Final = "(SELECT COUNT(*) FROM (SELECT 1 FROM {} LIMIT %s) AS counted)"
+_JOBS: Final = "djtasks_job WHERE state = %s"
+_SOON: Final = "SELECT state FROM djtasks_job WHERE state IN ('SCHEDULED', 'RETRY') ORDER BY run_at LIMIT %s"
+_FROM: Final = {
+    states.SUCCESS: f"{_JOBS} AND finished_at IS NOT NULL",
+    **dict.fromkeys(states.RUNNING, f"{_JOBS} AND state IN ('RECEIVED', 'STARTED')"),
+    **dict.fromkeys(_LATER, f"({_SOON}) AS soon WHERE state = %s"),
+}
 _NARROW: Final = ("q", "group_id", "parent_id", "root_id", "periodic_task")
+_LEADS: Final = ("state", "task")
 _AFTER_ASCII: Final = "\x7f"
 
 
@@ -52,6 +65,7 @@ class Way:
     names: frozenset[str]
     condition: Q
     order: str = "id"
+    leads: str = ""  # the column that its entries stand by first, where the database has to be made to use it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Window:
     order: str = "id"
     boundary: Any = None
     is_sought: bool = True
+    leads: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -76,8 +91,10 @@ class Window:
 
     @property
     def ordering(self) -> tuple[str, ...]:
-        """The newest first; of what has succeeded, what has ended last."""
-        return ("-id",) if self.order == "id" else (f"-{self.order}", "-id")
+        """The newest first; of what has succeeded, what ended last; of what is for later, what is due last."""
+        if self.order == "id":
+            return (f"-{self.leads}", "-id") if self.leads else ("-id",)
+        return (f"-{self.order}", "-id")
 
 
 @dataclass(frozen=True)
@@ -107,10 +124,13 @@ class Selection:
         given = {name: value for name, value in self.given.items() if name not in names}
         return Selection(given, self.reads_arguments, self.now)
 
-    def matching(self, jobs: JobQuerySet | None = None) -> JobQuerySet:
-        """Those of `jobs`, of all unless given, that match; however long it takes to find them."""
+    def matching(self, jobs: JobQuerySet | None = None, *, leads: str = "") -> JobQuerySet:
+        """Those of `jobs`, of all unless given, that match; however long it takes to find them.
+
+        `leads`: as of the window in whose order they are wanted.
+        """
         jobs = Job.objects.all() if jobs is None else jobs
-        for condition in self._conditions.values():
+        for condition in {**self._conditions, **self._led_by(leads)}.values():
             jobs = jobs.filter(condition)
         return jobs
 
@@ -119,10 +139,10 @@ class Selection:
         ways = list(self._ways())
         for way in ways:
             if not always and way.names >= self.given.keys():
-                return Window(way.order, is_sought=False)
+                return Window(way.order, is_sought=False, leads=way.leads)
         windows = []
         for way in ways:
-            windows.append(Window(way.order, _boundary(way)))
+            windows.append(Window(way.order, _boundary(way), leads=way.leads))
             if not windows[-1].is_cut:
                 break
         return windows[-1] if not windows[-1].is_cut else windows[0]
@@ -133,7 +153,9 @@ class Selection:
         succeeded = state == states.SUCCESS
         for name in (*_NARROW, *(() if succeeded else ("state",)), "task"):
             if name in conditions and (name != "q" or self._is_id):
-                yield Way(frozenset({name}), conditions[name])
+                order = "run_at" if name == "state" and state in _LATER else "id"
+                led = self._led_by(name)
+                yield Way(frozenset({name}), led.get(name, conditions[name]), order, name if led else "")
         if succeeded or any(name in conditions for name in ENDED):
             ended = Q(finished_at__isnull=False)
             for name in ENDED:
@@ -146,8 +168,11 @@ class Selection:
     def _conditions(self) -> dict[str, Q]:
         given = self.given
         found = {name: Q(**{name: given[name]}) for name in SAME if name in given}
-        if given.get("state") == states.SUCCESS:
+        state = given.get("state", "")
+        if state == states.SUCCESS:
             found["state"] &= Q(finished_at__isnull=False)  # or no index would be of use
+        if state in OF_STATE:
+            found["state"] &= OF_STATE[state]
         if value := given.get("worker"):
             found["worker"] = Q(worker=value) | starts_with("worker", f"{value}.")
         if value := given.get("root_id"):
@@ -155,6 +180,23 @@ class Selection:
         if term := given.get("q"):
             found["q"] = starts_with("id", term) if self._is_id else _mentions(term, self.reads_arguments)
         return found | dict(self._times())
+
+    def _led_by(self, column: str) -> dict[str, Q]:
+        """Conditions that make PostgreSQL take the index that begins with this column; none if it is of no use.
+
+        With an equation it walks the primary key, past millions, as it does not know how far off such jobs are.
+        """
+        value, task = self.given.get(column, ""), self.given.get("task")
+        if column not in _LEADS or not value or connections[settings.DATABASE].vendor != "postgresql":
+            return {}
+        found = {column: Q(**{f"{column}__gte": value, f"{column}__lte": value})}
+        if column == "state":
+            if value not in ENDED_OTHERWISE:
+                return {}
+            found[column] &= among(ENDED_OTHERWISE)
+            if task:  # by two indexes, without a look at the rows
+                found["task"] = Q(pk__in=Job.objects.filter(task=task).values("pk"))
+        return found
 
     def _times(self) -> Iterator[tuple[str, Q]]:
         given = self.given
@@ -176,9 +218,9 @@ class Selection:
         """How many jobs are in each state and match all other filters, for people: no more than some are counted."""
         others = self.without("state")
         if not others.given:
-            return {state: shown(count) for state, count in _counts_of_all().items()}
+            return _counts_of_all()
         window = others.window(always=True)
-        newest = others.matching(Job.objects.filter(window.condition)).order_by(*window.ordering)
+        newest = others.matching(Job.objects.filter(window.condition), leads=window.leads).order_by(*window.ordering)
         return tally(list(newest.values_list("state", flat=True)[:MOST_COUNTED]), window)
 
 
@@ -202,17 +244,23 @@ def starts_with(column: str, prefix: str) -> Q:
 
 def _boundary(way: Way) -> Any:
     """The value of the order's column in the last job that is looked at; None if there are no more than that."""
-    rows = Job.objects.filter(way.condition).order_by(f"-{way.order}").values_list(way.order, flat=True)
+    order = (f"-{way.leads}", "-id") if way.leads else (f"-{way.order}",)
+    rows = Job.objects.filter(way.condition).order_by(*order).values_list(way.order, flat=True)
     return next(iter(rows[LOOKED_THROUGH - 1 : LOOKED_THROUGH]), None)
 
 
-def _counts_of_all() -> dict[str, int]:
-    """Of each state, as far as its index need be read."""
-    one = "(SELECT COUNT(*) FROM (SELECT 1 FROM djtasks_job WHERE state = %s{} LIMIT %s) AS counted)"
-    each = [one.format(" AND finished_at IS NOT NULL" if state == states.SUCCESS else "") for state in STATES]
+def _counts_of_all() -> dict[str, str]:
+    """Of each state, for people, as far as its index need be read."""
+    looked_at = 2 * MOST_COUNTED  # of what is for later
+    each, values = [], list[str | int]()
+    for state in STATES:
+        each.append(_COUNT.format(_FROM.get(state, _JOBS)))
+        values += [looked_at, state, looked_at] if state in _LATER else [state, MOST_COUNTED]
     with connections[settings.DATABASE].cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(each)}", [word for state in STATES for word in (state, MOST_COUNTED)])
-        return dict(zip(STATES, cursor.fetchone(), strict=True))
+        cursor.execute(f"SELECT {', '.join(each)}", values)
+        counts = dict(zip(STATES, cursor.fetchone(), strict=True))
+    is_cut = sum(counts[state] for state in _LATER) >= looked_at
+    return {state: shown(count, is_cut=is_cut and state in _LATER) for state, count in counts.items()}
 
 
 def _mentions(term: str, reads_arguments: bool) -> Q:

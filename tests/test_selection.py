@@ -72,6 +72,25 @@ def test_each_state_is_counted_up_to_a_limit(state: str, monkeypatch: pytest.Mon
     assert set(counts.values()) == {"0"}
 
 
+def test_retries_are_counted_though_more_than_is_counted_is_for_next_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "MOST_COUNTED", 3)
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    for _ in range(7):
+        make(states.SCHEDULED, run_at=soon + timedelta(days=365))
+    make(states.RETRY, run_at=soon)
+    counts = Selection({}).counts()
+    assert (counts[states.SCHEDULED], counts[states.RETRY]) == ("3+", "1+")
+
+
+@pytest.mark.parametrize("state", [states.SCHEDULED, states.RETRY])
+def test_what_is_for_later_comes_with_what_is_due_last_first(database: str, state: str) -> None:
+    times = [datetime.now(UTC) + timedelta(hours=hours) for hours in (2, 3, 1)]
+    first, second, third = (make(state, run_at=each) for each in times)
+    window = Selection.read({"state": state}).window()
+    found = Selection.read({"state": state}).matching().order_by(*window.ordering)
+    assert list(found.values_list("pk", flat=True)) == [second, first, third]
+
+
 def test_states_are_counted_on_each_database(database: str) -> None:
     make(states.FAILURE), make(states.PENDING), make(states.PENDING)
     counts = Selection({}).counts()
@@ -147,13 +166,15 @@ def test_what_is_masked_cannot_be_sought() -> None:
 
 
 @pytest.mark.parametrize("database", ["postgresql", "sqlite"], indirect=True)
-def test_failures_come_by_an_index_in_the_order_of_their_ids(database: str) -> None:
-    connection = connections[database]
+@pytest.mark.parametrize("given", [{"state": "FAILURE"}, {"state": "FAILURE", "task": "shop.tasks.export"}])
+def test_failures_come_by_an_index_in_the_order_of_their_ids(database: str, given: dict[str, str]) -> None:
+    connection, found = connections[database], Selection.read(given)
+    window = found.window(always=True)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off")
         with CaptureQueriesContext(connection) as said:
-            list(Selection.read({"state": "FAILURE"}).matching().order_by("-id").values_list("pk")[:50])
+            list(found.matching(leads=window.leads).order_by(*window.ordering).values_list("pk")[:50])
         plan = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
         cursor.execute(f"{plan} {said.captured_queries[0]['sql']}")
         lines = " ".join(str(row) for row in cursor.fetchall())

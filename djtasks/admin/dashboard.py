@@ -263,7 +263,7 @@ def depths_of(queues: Sequence[Standing], found: Trends) -> dict[str, float]:
 def busy_of(workers: Sequence[Worker]) -> dict[str, int]:
     """How many processes of each worker, or runs in them, have a job."""
     owners = dict.fromkeys(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
-    began = Job.objects.filter(state=states.STARTED).order_by().values_list("worker", flat=True)
+    began = Job.objects.running().filter(state=states.STARTED).order_by().values_list("worker", flat=True)
     processes = {each.pk: 0 for each in workers}
     runs = dict(processes)
     for owner in owners:

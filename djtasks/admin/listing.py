@@ -97,7 +97,10 @@ class JobChangeList(ChangeList):
         found = super().get_queryset(request, exclude_parameters)
         self.selection = selection_of(request)
         self.window = self.selection.window()
-        matching: QuerySet[Any] = self.selection.matching(found)  # type: ignore[arg-type]
+        matching: QuerySet[Any] = self.selection.matching(
+            found,  # type: ignore[arg-type]
+            leads=self.window.leads,
+        )
         return matching.filter(self.window.condition).order_by(*self.window.ordering).defer(*NOT_LISTED)
 
     def get_results(self, request: HttpRequest) -> None:
@@ -107,7 +110,9 @@ class JobChangeList(ChangeList):
         else:
             self.counts = self.selection.counts()
             self.result_list = self._page(request.GET)
-            self.result_count = self.queryset.order_by()[: selection.MOST_COUNTED].count()
+            self.result_count = len(self.result_list)
+            if self.older or self.newer:
+                self.result_count = self.queryset.order_by()[: selection.MOST_COUNTED].count()
         # The number stands below the list, where it can be "10,000+".
         self.full_result_count, self.show_full_result_count = self.result_count, False
         self.show_admin_actions, self.can_show_all, self.multi_page = True, False, False
@@ -140,9 +145,9 @@ class JobChangeList(ChangeList):
         return jobs
 
     def _counts_of(self, found: list[str]) -> dict[str, str]:
-        """For each state the number to show; with a text only for that which is asked for: the others take as long."""
+        """For each state the number to show; where it takes long, only for that which is asked for."""
         state = self.selection.given.get("state")
-        if state and "q" not in self.selection.given:
+        if state and "q" not in self.selection.given and not self.window.is_cut:
             return self.selection.counts()
         counts = selection.tally(found, self.window)
         return {state: counts[state]} if state in counts else counts

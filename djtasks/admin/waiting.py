@@ -71,6 +71,7 @@ class Part:
     offset: int
     standing: Standing
     deliveries: Collection[Delivery] = ()
+    has_more: bool = False  # whether something waits behind these
     error: str = ""
 
     @property
@@ -88,12 +89,6 @@ class Part:
     @property
     def scheduled_count(self) -> str:
         return scheduled_text(self.size)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something waits behind these, as far as was counted."""
-        is_more = self.size.more_scheduled if self.scheduled else self.size.more_ready
-        return bool(self.deliveries) and (self.last < self.total or is_more)
 
     @property
     def is_cut(self) -> bool:
@@ -131,7 +126,10 @@ def look(queue: str, *, scheduled: bool, offset: int) -> Part:
         return part
     try:
         part = replace(part, standing=standing_of(queue, FARTHEST))
-        return replace(part, deliveries=get_broker().peek(queue, scheduled=scheduled, offset=offset, limit=PER_PAGE))
+        # One more than is shown, as the count may end before it; Redis gives fewer where messages are big.
+        found = get_broker().peek(queue, scheduled=scheduled, offset=offset, limit=PER_PAGE + 1)
+        is_more = len(found) > PER_PAGE or 0 < len(found) < part.total - offset
+        return replace(part, deliveries=found[:PER_PAGE], has_more=is_more)
     except BrokerUnavailable as error:
         return replace(part, error=str(error))
 

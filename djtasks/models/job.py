@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from djtasks import encoding, states, steps
 from djtasks.exceptions import MalformedMessage
 from djtasks.message import Delivery, Message, Outcome, microseconds
-from djtasks.models import recording, statements
+from djtasks.models import recording, statements, words
 from djtasks.models.attempts import attempts_after, with_attempt
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.job_group import JobGroup
@@ -33,7 +33,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def scheduled(self) -> Self:
         """Wait for their time, the next first."""
-        return self.filter(state__in=(states.SCHEDULED, states.RETRY)).order_by("run_at")
+        return self.filter(words.LATER).order_by("run_at")
 
     def due(self, now: datetime | None = None) -> Self:
         """Their time has come, but nobody has promoted them yet."""
@@ -45,7 +45,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def running(self) -> Self:
         """Claimed by a worker, begun or not."""
-        return self.filter(state__in=states.RUNNING)
+        return self.filter(words.AT_WORK)
 
     def finished(self) -> Self:
         """Ended, in whichever way."""

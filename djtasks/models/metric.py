@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from math import exp, floor, log
 from typing import Final, Self
 
@@ -18,6 +19,7 @@ from djtasks.models.managers import AppManager
 
 STEPS: Final = 5  # buckets for each factor of e, so that a value is known to a tenth; count_ended.sql knows it, too
 TRIES: Final = 5
+READ_AT_ONCE: Final = 200  # rows: text by text it takes half as long again
 
 
 @dataclass(slots=True)
@@ -49,9 +51,9 @@ class Sum:
     __slots__ = ("_counts", "_runs", "_waits")
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._runs: dict[str, int] = {}
-        self._waits: dict[str, int] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+        self._runs: dict[str, int] = defaultdict(int)
+        self._waits: dict[str, int] = defaultdict(int)
 
     def add(self, counts: Mapping[str, int], histogram: Mapping[str, Mapping[str, int]]) -> None:
         """Add what a row holds, once its JSON is read."""
@@ -60,8 +62,9 @@ class Sum:
             (self._runs, histogram.get("run")),
             (self._waits, histogram.get("wait")),
         ):
-            for name, number in (numbers or {}).items():
-                target[name] = target.get(name, 0) + number
+            if numbers:
+                for name, number in numbers.items():
+                    target[name] += number
 
     @property
     def figures(self) -> Figures:
@@ -117,10 +120,11 @@ class MetricQuerySet(models.QuerySet["Metric"]):
 
     def stored(self) -> Iterator[tuple[datetime, str, str, dict[str, int], dict[str, dict[str, int]]]]:
         """Start, task, queue, and what `Sum.add` takes, of each row."""
-        for start_at, task, queue, counts, histogram in self.values_list(
-            "start_at", "task", "queue", "counts", "histogram"
-        ):
-            yield start_at, task, queue, json.loads(counts), json.loads(histogram)
+        rows = iter(self.values_list("start_at", "task", "queue", "counts", "histogram"))
+        while portion := list(islice(rows, READ_AT_ONCE)):
+            read = json.loads(f"[{','.join(f'[{row[3]},{row[4]}]' for row in portion)}]")
+            for (start_at, task, queue, _counts, _histogram), (counts, histogram) in zip(portion, read, strict=True):
+                yield start_at, task, queue, counts, histogram
 
     def begin(self, start_at: datetime, seconds: int) -> bool:
         """Claim the counting of one period, in the caller's transaction: whoever gets to it later is told False."""

@@ -1,4 +1,4 @@
-"""What axe-core says of each page within Django's own frame, in both themes: nothing that is serious."""
+"""What axe-core says of each page within Django's frame, in both themes, wide and narrow: nothing that is serious."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.contrib.admin.utils import quote
 
 from djtasks import states, statistics
 from djtasks.brokers import get_broker
@@ -47,19 +48,26 @@ def stock(make_job: Any) -> list[str]:
     statistics.count()
     jobs = [f"job/{each.pk}/change/" for each in (failed, running, replaced)]
     return [
-        "", "job/", "job/?q=nothing", *jobs, f"job/{failed.pk}/again/", f"job/{failed.pk}/retry/",
+        "", "?window=1w", "job/", "job/?q=nothing", "job/?state=FAILURE", *jobs,
+        f"job/{failed.pk}/again/", f"job/{failed.pk}/retry/",
         "job/all_jobs/retry/?state=FAILURE", "queue/", "queue/mail/change/", "queue/mail/change/?scheduled=1",
         "queue/mail/move/", "queue/mail/set/", "queue/mail/purge/",
-        "worker/", "worker/w/change/", "worker/w/pool_grow/",
+        "queue/mail/resume/",
+        "worker/", "worker/?status=lost", "worker/w/change/", "worker/w/pool_grow/", "worker/w/shutdown/",
         "task/", f"task/{TASK}/change/", f"task/{TASK}/send/", f"task/{TASK}/rate/", "periodictask/",
-        f"periodictask/{schedule.pk}/change/", "periodictask/add/", "limit/",
+        f"periodictask/{schedule.pk}/change/", "periodictask/add/",
+        "limit/", f"limit/{quote(TASK)}/change/",
     ]  # fmt: skip
 
 
-@pytest.mark.timeout(300)  # 27 pages
+@pytest.mark.timeout(300)  # 33 pages
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_bars_anybody(page: Any, failures: list[str], database: str, make_job: Any, theme: str) -> None:
+def test_no_page_bars_anybody(
+    page: Any, failures: list[str], database: str, make_job: Any, theme: str, width: int
+) -> None:
     page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 844})
     found = []
     for address in stock(make_job):
         page.goto(ROOT + address)

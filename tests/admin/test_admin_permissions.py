@@ -38,15 +38,26 @@ FORM = {
     "jitter": "0", "enabled": "on", "typed": "mail", "job": "later", "count": "1", "number": "1", "queue": "other",
     "rate": "5/m",
 }  # fmt: skip
-CHANGES = {  # pages that, posted to by somebody who may, change something: or the tests below would prove nothing
-    "djtasks_job_retry", "djtasks_job_delete", "djtasks_job_again", "djtasks_job_all_retry", "djtasks_job_all_cancel",
-    "djtasks_job_all_stop", "djtasks_job_all_delete", "djtasks_queue_resume", "djtasks_queue_move",
-    "djtasks_queue_purge",
-    "djtasks_queue_set", "djtasks_queue_run_now", "djtasks_task_send", "djtasks_task_rate", "djtasks_worker_shutdown",
-    "djtasks_worker_pool_restart", "djtasks_worker_pool_grow", "djtasks_worker_pool_shrink",
-    "djtasks_worker_cancel_consumer", "djtasks_periodictask_run", "djtasks_periodictask_disable",
-    "djtasks_periodictask_delete",
-}  # fmt: skip
+# Pages that, posted to by somebody who may, change something, or the tests below would prove nothing; and who may.
+PERMISSIONS = {
+    "retry_job": ("job_retry", "job_all_retry"),
+    "revoke_job": ("job_all_cancel", "job_all_stop"),
+    "delete_job": ("job_delete", "job_all_delete"),
+    "pause_queue": ("queue_resume",),
+    "purge_queue": ("queue_purge",),
+    "change_queue": ("queue_move", "queue_set", "queue_run_now"),
+    "send_task": ("task_send", "job_again"),
+    "view_job_arguments": ("job_again",),
+    "change_limit": ("task_rate",),
+    "control_worker": tuple(
+        f"worker_{name}" for name in ("shutdown", "pool_restart", "pool_grow", "pool_shrink", "cancel_consumer")
+    ),
+    "run_periodictask": ("periodictask_run",),
+    "change_periodictask": ("periodictask_disable",),
+    "delete_periodictask": ("periodictask_delete",),
+}
+NEEDED = [(f"djtasks_{name}", codename) for codename, names in PERMISSIONS.items() for name in names]
+CHANGES = {name for name, _codename in NEEDED}
 
 
 def patterns(given: Any) -> Iterator[URLPattern]:
@@ -170,6 +181,22 @@ def test_who_may_does_it_by_these_forms(address: Any, name: str) -> None:
     before, url = everything(), address(name, dict(PAGES)[name])
     assert client_of(superuser=True).post(url, FORM).status_code in (200, 302)
     assert everything() != before
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_it_takes_just_the_permission_that_the_docs_name(address: Any, name: str) -> None:
+    needed = [codename for other, codename in NEEDED if other == name]
+    before, url = everything(), address(name, dict(PAGES)[name])
+    assert client_of(*VIEWS, *needed).post(url, FORM).status_code in (200, 302)
+    assert everything() != before
+
+
+@pytest.mark.parametrize(("name", "lacking"), NEEDED)
+def test_no_other_permission_does_instead(address: Any, name: str, lacking: str) -> None:
+    before, url = everything(), address(name, dict(PAGES)[name])
+    ours = Permission.objects.filter(content_type__app_label="djtasks").values_list("codename", flat=True)
+    assert client_of(*(set(ours) - {lacking})).post(url, FORM).status_code in (302, 403)
+    assert everything() == before
 
 
 @pytest.mark.parametrize(("model", "action"), ACTIONS, ids=[f"{model.__name__}-{name}" for model, name in ACTIONS])

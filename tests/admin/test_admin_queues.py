@@ -488,6 +488,18 @@ def test_what_waits_behind_thousands_is_not_paged_to(
     assert 'rel="next"' not in html
 
 
+def test_no_link_leads_to_an_empty_part_though_more_is_scheduled_than_is_counted(
+    broker: Broker, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "FARTHEST", 3)
+    monkeypatch.setattr(waiting, "PER_PAGE", 2)
+    enqueue(broker, *(message(queue="pdf", countdown=60) for _ in range(40)))
+    ids = enqueue(broker, *(message(countdown=30) for _ in range(2)))
+    response = root.get(f"{LIST}mail/change/?scheduled=1")
+    assert ids_in(response.text) == ids
+    assert not response.context["next_url"]
+
+
 def test_the_number_of_queries_does_not_grow(broker: Broker, root: Client) -> None:
     def count(address: str) -> int:
         aliases = {"default", our_settings.DATABASE}

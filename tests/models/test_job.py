@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
 
 from djtasks import control
 from djtasks.exceptions import MalformedMessage
@@ -36,6 +38,17 @@ def ids(queryset):
 def one_of_each(database):
     for state in EVERY_STATE:
         row(state, state, run_at=NOW + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("name", "index"), [("scheduled", "djtasks_job_due"), ("running", "djtasks_job_running")])
+def test_sqlite_finds_what_is_scheduled_or_runs_by_an_index(database, name, index):
+    connection = connections[database]
+    with CaptureQueriesContext(connection) as said, connection.cursor() as cursor:
+        list(getattr(Job.objects, name)().values_list("worker"))
+        statement = said.captured_queries[0]["sql"]
+        cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
+        assert index in " ".join(str(line) for line in cursor.fetchall())
 
 
 def test_the_querysets_speak_the_states(one_of_each):
