@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 CHANNEL: Final = "djtasks"
-NOTIFY_PAUSE: Final = 0.01  # seconds; a worker that has just worked looks again within that time anyhow
+NOTIFY_PAUSE: Final = 0.002  # seconds; a worker that has just worked looks again within that time anyhow
 FIRST_PAUSE: Final = 0.002  # seconds between two looks, doubled up to
 LONGEST_PAUSE: Final = {"postgresql": 1.0, "sqlite": 1.0, "mysql": 0.1}
 DATA_VERSION_PAUSE: Final = 0.005  # seconds between two looks at data_version
