@@ -86,7 +86,7 @@ def resume(queue: str) -> None:
 def purge(queue: str) -> int:
     """Remove all that waits in `queue`, as if it had never been sent. Returns how many. Raises BrokerUnavailable.
 
-    What waits for such a job (a chord, a `get()`) waits for ever; `revoke` tells it.
+    A chord that waits for such a job fails after an hour, a `get()` waits until its timeout; `revoke` tells both.
     """
     broker = get_broker()
     purged = broker.purge(queue)

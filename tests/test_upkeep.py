@@ -122,7 +122,7 @@ def test_it_is_scheduled_as_other_tasks_are(database):
 
 def test_its_jobs_do_it(broker):
     old, new = finished_job(8, id=new_id()), finished_job(0, id=new_id())
-    for name in (builtin.prune.name, builtin.count.name):
+    for name in (builtin.prune.name, builtin.count.name, builtin.end_stranded.name):
         registry.get(name).delay()
     run_jobs()
     assert old.pk not in ids()

@@ -231,10 +231,10 @@ class Broker(ABC):
         """Where a job stands; None if it is not here, or has ended. Changes nothing."""
 
     @abstractmethod
-    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
-        """All that waits, of whatever queue and in no order, about so many at a time.
+    def walk(self, portion: int = 500, *, held: bool = False) -> Iterator[Sequence[Delivery]]:
+        """All that waits, of whatever queue and in no order, about so many at a time; with `held` what is leased, too.
 
-        What waits all the while is given, what comes or goes meanwhile may be. Changes nothing.
+        What is there all the while is given, what comes or goes meanwhile may be. Changes nothing.
         """
 
     @abstractmethod

@@ -100,11 +100,11 @@ class OperatedQueues(Broker):
             is_paused=bool(is_paused),
         )
 
-    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
+    def walk(self, portion: int = 500, *, held: bool = False) -> Iterator[Sequence[Delivery]]:
         cursor = b"0"
         while True:
-            keys = self.keys
-            cursor, *jobs = self.server.run("walk", [keys.messages, keys.jobs, keys.attempts], [cursor, portion])
+            stores = [self.keys.messages, self.keys.jobs, self.keys.attempts]
+            cursor, *jobs = self.server.run("walk", stores, [cursor, portion, int(held)])
             if jobs:
                 yield [delivery_of(job, "", "") for job in jobs]
             if cursor == b"0":
