@@ -16,6 +16,7 @@ from typing import ClassVar, Final, Literal
 from djtasks.message import Delivery, Message, Wait
 
 NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
+FARTHEST: Final = 10.0  # seconds; slots are given no farther ahead: one that is was given before the clock was put back
 Count = Literal["losses", "refusals"]
 
 

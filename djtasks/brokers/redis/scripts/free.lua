@@ -12,6 +12,7 @@ local function state_of(id)
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - 5000000)  -- called, but something has come between
+redis.call('ZREMRANGEBYSCORE', KEYS[5], now + 5000000, '+inf')  -- the clock was put back
 for i = 5, #ARGV do
     redis.call('SREM', KEYS[4], ARGV[i])
     if ARGV[4] == '1' then redis.call('ZADD', KEYS[5], now, ARGV[i]) end
