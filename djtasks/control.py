@@ -176,7 +176,9 @@ def check_task(task: str) -> None:
     known = registry.find(task) is not None or Limit.objects.filter(pk=task, is_task=True).exists()
     if known or Job.objects.filter(task=task).exists():
         return
-    close = get_close_matches(task, [*registry.names(), *Limit.objects.values_list("pk", flat=True)], n=1)
+    close = get_close_matches(
+        task, [*registry.names(), *Limit.objects.filter(is_task=True).values_list("pk", flat=True)], n=1
+    )
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"No task {task!r} is known here.{hint}")
 

@@ -332,6 +332,24 @@ def test_keys_do_not_share_their_limits(broker):
     )
 
 
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_key_of_many_leaves_nothing_in_redis_once_its_jobs_have_ended(broker):
+    def run(number):
+        send(broker)
+        (taken,) = broker.take_places(claim(broker), f"k[{number}]", 1, most=1)
+        send(broker)
+        assert broker.take_places(claim(broker), f"k[{number}]", 1, most=1) == []
+        broker.ack([taken])
+        (waited,) = broker.take_places(claim(broker), f"k[{number}]", 1, most=1)
+        broker.ack([waited])
+
+    run(0)
+    before = broker.count_keys()
+    for number in range(1, 20):
+        run(number)
+    assert broker.count_keys() == before
+
+
 def test_the_limits_that_are_used_are_told_with_how_they_stand(broker):
     send(broker, 3)
     broker.take_places(broker.defer(claim(broker), "k", 0.001, ahead=1.0, most=100), "k", 1, most=1)
