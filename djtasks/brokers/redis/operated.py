@@ -44,17 +44,16 @@ class OperatedQueues(Broker):
         )
 
     def hasten(self, ids: Sequence[str]) -> list[str]:
-        keys, made = self.keys, []
+        keys = self.keys
+        made: list[bytes] = []
         for portion in slices(ids):
             places = self.server.run("place", [keys.jobs], portion)
             known = [(job_id, place.decode()) for job_id, place in zip(portion, places, strict=True) if place]
             for queue, group in grouped(itemgetter(1), known):
-                waiting = [keys.scheduled(queue), keys.ready(queue), keys.wake(queue)]
-                answer = self.server.run(
-                    "hasten", [keys.jobs, keys.due, keys.queues, *waiting], [queue, *(job_id for job_id, _ in group)]
-                )
-                made += [job_id.decode() for job_id in answer]
-        return made
+                chosen = [job_id for job_id, _ in group]
+                made += self.server.run("hasten", [keys.due, keys.scheduled(queue)], [queue, *chosen])
+            self.promote()
+        return [job_id.decode() for job_id in made]
 
     def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
         held: dict[str, tuple[str, int]] = {}
