@@ -13,6 +13,8 @@ from djtasks.models.fields import utc_now
 from djtasks.testing import run_jobs
 from djtasks.why import why
 from tests.canvas.tasks import identity, total
+from tests.tasks import sleep
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker("redis")
 
@@ -144,3 +146,19 @@ def test_where_too_much_waits_to_look_at_nothing_is_said(database, long_ago):
     assert stranded.stranded(JobGroup.objects.all(), 0.0, most=3) == {JobGroup.objects.get().pk: 1}
     assert stranded.stranded(JobGroup.objects.all(), 0.0, most=2) == {}
     assert result.state == states.PENDING
+
+
+def test_a_row_that_is_deleted_while_it_runs_is_missing_or_comes_again_with_its_outcome(start_worker, long_ago):
+    result = chord([sleep.si(1.0), identity.si(2)], total.s()).apply_async()
+    start_worker("-c", "1")
+    wait_until(lambda: Job.objects.filter(task=sleep.name, state=states.STARTED).delete()[0])
+    others = identity.delay(3)  # runs after it
+    assert others.get(timeout=20) == 3
+    if get_broker().transactional:
+        wait_until(lambda: JobGroup.objects.get().remaining == 1)
+        wait_until(lambda: stranded.end() == 1)
+        with pytest.raises(ChordError, match="1 of the header's 2 results are gone"):
+            result.get(timeout=20)
+    else:
+        wait_until(result.ready)
+    assert stranded.end() == 0
