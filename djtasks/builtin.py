@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from djtasks import bulk, statistics, upkeep
+from djtasks import bulk, statistics, stranded, upkeep
 from djtasks.canvas import signature
 from djtasks.canvas.normal import ACCUMULATE
 from djtasks.declare import shared_task
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.selection import Selection
 
+AN_HOUR: Final = 3600  # seconds
 A_DAY: Final = 86400  # seconds
 
 # First in their queue, though a million wait there; skipped while the last one has not ended.
@@ -50,6 +51,12 @@ def prune() -> int:
 def count() -> int:
     """Count what has ended, for the statistics."""
     return statistics.count()
+
+
+@shared_task(name="djtasks.end_stranded", schedule={**UPKEEP, "schedule": AN_HOUR}, log_level=logging.DEBUG)
+def end_stranded() -> int:
+    """End groups whose members are gone, so that their chords fail instead of waiting for ever."""
+    return stranded.end()
 
 
 @shared_task(

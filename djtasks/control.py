@@ -86,7 +86,7 @@ def resume(queue: str) -> None:
 def purge(queue: str) -> int:
     """Remove all that waits in `queue`, as if it had never been sent. Returns how many. Raises BrokerUnavailable.
 
-    What waits for such a job (a chord, a `get()`) waits for ever; `revoke` tells it.
+    A chord that waits for such a job fails after an hour, a `get()` waits until its timeout; `revoke` tells both.
     """
     broker = get_broker()
     purged = broker.purge(queue)
@@ -176,7 +176,9 @@ def check_task(task: str) -> None:
     known = registry.find(task) is not None or Limit.objects.filter(pk=task, is_task=True).exists()
     if known or Job.objects.filter(task=task).exists():
         return
-    close = get_close_matches(task, [*registry.names(), *Limit.objects.values_list("pk", flat=True)], n=1)
+    close = get_close_matches(
+        task, [*registry.names(), *Limit.objects.filter(is_task=True).values_list("pk", flat=True)], n=1
+    )
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"No task {task!r} is known here.{hint}")
 

@@ -147,13 +147,13 @@ def close(group_id: str) -> None:
         outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 
 
-def abandon(group_id: str) -> None:
-    """Count the member that has kept a group open as lost: the body fails once those that were sent have ended.
+def abandon(group_id: str, missing: int = 1) -> None:
+    """Count members that will never end as lost, as the one that has kept a group open: its body will fail.
 
     Not in a transaction that can only be rolled back: nothing was sent then.
     """
     with suppress(DatabaseError), transaction.atomic(using=settings.DATABASE):
-        following = JobGroup.objects.all().count_down([(group_id, None)])
+        following = JobGroup.objects.all().count_down([(group_id, None)] * missing)
         JobGroup.objects.filter(pk=group_id).update(open_at=None)
         outbox.send(following, using=settings.DATABASE, on_commit="outbox", checked=True)
 

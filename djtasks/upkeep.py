@@ -30,8 +30,9 @@ def prune() -> Iterator[int]:
     gone = Worker.objects.exclude(lost_at=None, stopped_at=None).order_by("-started_at")
     Worker.objects.filter(pk__in=list(gone.values_list("pk", flat=True)[LOST_WORKERS_KEPT:])).delete()
     FailureKind.objects.all().prune(KINDS_KEPT, BATCH)
-    Limit.objects.all().prune(BATCH)
     statistics.prune()
+    while Limit.objects.all().prune(BATCH) == BATCH:
+        yield 0
     if (seconds := settings.result_expires) is None:
         return
     deleted = BATCH

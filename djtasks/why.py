@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from djtasks import registry, states, steps
+from djtasks import registry, states, steps, stranded
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Whereabouts
 from djtasks.conf import settings
@@ -26,6 +26,7 @@ from djtasks.moments import distance, exactly
 MOST_COUNTED: Final = 10_000  # jobs before another, of which brokers count no more
 MOST_WALKED: Final = 100_000  # jobs among which a chain is sought of which the id is a later step
 AT_A_TIME: Final = 500
+STILL_FOR: Final = 5.0  # seconds; a job that has just gone from one place to another is not missing
 _BIG: Final = ("args", "kwargs", "result", "traceback", "attempts", "meta", "headers")
 
 
@@ -199,12 +200,19 @@ def _for_a_header(delivery: Delivery) -> Iterator[Reason]:
     header = options_of(delivery.message).get("header")
     group = JobGroup.objects.unfinished().filter(pk=header[0]).first() if header else None
     if group is not None:
-        yield _for_group(group)
+        yield from _for_group(group)
 
 
-def _for_group(group: JobGroup) -> Reason:
+def _for_group(group: JobGroup) -> Iterator[Reason]:
     text = _("It waits for the group of %(size)d: %(left)d to go.")
-    return Reason("group", text % {"size": group.size, "left": group.remaining})
+    yield Reason("group", text % {"size": group.size, "left": group.remaining})
+    if stranded.stranded(JobGroup.objects.filter(pk=group.pk), STILL_FOR, MOST_WALKED):
+        text = _(
+            "Of those that are to go none waits or runs: rows were deleted by hand, or a queue was purged. Once "
+            "nothing of the group has happened for an hour, the task djtasks.end_stranded ends it, and this fails with "
+            "ChordError. To have its result, send the workflow anew."
+        )
+        yield Reason("stranded", text)
 
 
 def _lost(delivery: Delivery) -> Iterator[Reason]:
@@ -261,13 +269,13 @@ def _unsent(job_id: str) -> datetime | None:
 
 def _unknown(job_id: str) -> list[Reason]:
     if (group := _group_before(job_id)) is not None:
-        return [_for_group(group)]
+        return [*_for_group(group)]
     if (step := _step_before(job_id)) is not None:
         text = _("It is a later step of a chain, and comes after %(step)s. Of that one:")
         return [Reason("chain", text % {"step": f"{_quoted(step.task)} {step.id}"}), *why(step.id)]
     text = _(
         "Nobody knows this id. Its transaction has not been committed, or was rolled back; or the id is wrong; "
-        "or it ended and left no row (ignore_result, RESULT_EXPIRES)."
+        "or it ended and left no row (ignore_result, RESULT_EXPIRES); or its row was deleted, or its queue purged."
     )
     return [Reason("unknown", text)]
 

@@ -80,7 +80,7 @@ def _is_parametrized(metafunc, name):
 def no_schedules_of_ours(request, monkeypatch):
     """Tests see the schedules that they make; those that are about ours are marked `upkeep`."""
     if not request.node.get_closest_marker("upkeep"):
-        for task in (builtin.prune, builtin.count):
+        for task in (builtin.prune, builtin.count, builtin.end_stranded):
             monkeypatch.setattr(task, "schedule", None)
 
 

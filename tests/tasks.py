@@ -474,6 +474,26 @@ def one_by_account(path, account, seconds=0.0):
     note(path, f"end {account} {time.time()}")
 
 
+@shared_task(
+    bind=True, max_concurrency=2, rate_limit="50/s", acks_late=False, unique=Unique(key="number"), max_retries=1
+)
+def limited_in_each_way(self, path, number, way="return"):
+    note(path, f"begin {number} {time.time()}")
+    time.sleep(0.05)
+    note(path, f"end {number} {time.time()}")
+    if way == "retry" and not self.request.retries:
+        raise self.retry(countdown=0.2)
+    if way == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@shared_task(batch=Batch(size=5, wait=0.2), unique=True)
+def gather_unique(requests):
+    note(requests[0].args[0], " ".join(str(each.args[1]) for each in requests))
+    return [each.args[1] for each in requests]
+
+
 @shared_task(bind=True, max_concurrency=1, max_retries=1)
 def end_in_many_ways(self, path, way):
     note(path, way)

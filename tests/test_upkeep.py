@@ -9,7 +9,7 @@ from django.core.management import call_command
 from djtasks import builtin, chord, code_schedules, plan, registry, states, upkeep
 from djtasks.canvas import streaming
 from djtasks.message import new_id
-from djtasks.models import Job, JobGroup, Metric, PeriodicTask, Worker
+from djtasks.models import Job, JobGroup, Limit, Metric, PeriodicTask, Worker
 from djtasks.models.fields import utc_now
 from djtasks.testing import run_jobs
 from tests.tasks import add, total
@@ -51,6 +51,14 @@ def test_members_of_an_unfinished_group_are_kept(database):
     finished_job(8, id="gone", group_id="closed")
     assert upkeep.prune_for() == 1
     assert ids() == {"kept"}
+
+
+def test_rows_of_keys_that_nobody_uses_any_more_go_however_many(database, monkeypatch):
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    Limit.objects.bulk_create([Limit(key=f"some.task[{number}]", next_slot=1) for number in range(7)])
+    Limit.objects.create(key="some.task", is_task=True, rate="1/s")
+    upkeep.prune_for()
+    assert list(Limit.objects.values_list("key", flat=True)) == ["some.task"]
 
 
 def test_groups_go_after_their_last_member(database, monkeypatch):
@@ -122,7 +130,7 @@ def test_it_is_scheduled_as_other_tasks_are(database):
 
 def test_its_jobs_do_it(broker):
     old, new = finished_job(8, id=new_id()), finished_job(0, id=new_id())
-    for name in (builtin.prune.name, builtin.count.name):
+    for name in (builtin.prune.name, builtin.count.name, builtin.end_stranded.name):
         registry.get(name).delay()
     run_jobs()
     assert old.pk not in ids()

@@ -166,7 +166,7 @@ PURGE: Final = QueueAction(
     label=gettext_lazy("Purge"),
     explanation=gettext_lazy(
         "All that waits in this queue, ready or scheduled, is removed as if it had never been sent. It leaves no "
-        "result: what waits for one waits for ever. This cannot be undone."
+        "result: a chord that waits for one fails after an hour. This cannot be undone."
     ),
     note=gettext_lazy("Purged."),
     permission="purge_queue",

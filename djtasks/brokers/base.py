@@ -16,6 +16,7 @@ from typing import ClassVar, Final, Literal
 from djtasks.message import Delivery, Message, Wait
 
 NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
+FARTHEST: Final = 10.0  # seconds; slots are given no farther ahead: one that is was given before the clock was put back
 Count = Literal["losses", "refusals"]
 
 
@@ -231,10 +232,10 @@ class Broker(ABC):
         """Where a job stands; None if it is not here, or has ended. Changes nothing."""
 
     @abstractmethod
-    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
-        """All that waits, of whatever queue and in no order, about so many at a time.
+    def walk(self, portion: int = 500, *, held: bool = False) -> Iterator[Sequence[Delivery]]:
+        """All that waits, of whatever queue and in no order, about so many at a time; with `held` what is leased, too.
 
-        What waits all the while is given, what comes or goes meanwhile may be. Changes nothing.
+        What is there all the while is given, what comes or goes meanwhile may be. Changes nothing.
         """
 
     @abstractmethod

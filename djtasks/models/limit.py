@@ -37,8 +37,11 @@ class LimitQuerySet(models.QuerySet["Limit"]):
                     self.filter(pk=row.pk).update(declared=rate, max_concurrency=places, is_task=True)
                     self.filter(key__startswith=f"{row.key}[").update(max_concurrency=places)
 
-    def prune(self, limit: int) -> None:
-        """Delete up to `limit` rows of keys that nobody has used for a day, and tickets of jobs that are gone."""
+    def prune(self, limit: int) -> int:
+        """Delete up to `limit` rows of keys that nobody has used for a day, and so many tickets of jobs that are gone.
+
+        Returns of how many rows it has found most.
+        """
         stale = list(Ticket.objects.all().stale().values_list("pk", flat=True)[:limit])
         Ticket.objects.filter(pk__in=stale).delete()
         yesterday = microseconds(utc_now() - timedelta(days=1))
@@ -48,6 +51,7 @@ class LimitQuerySet(models.QuerySet["Limit"]):
         )
         ids = list(idle.exclude(models.Exists(used)).values_list("pk", flat=True)[:limit])
         self.filter(pk__in=ids, next_slot__lt=yesterday, parked=False).delete()
+        return max(len(stale), len(ids))
 
 
 class Limit(models.Model):

@@ -697,3 +697,13 @@ def test_a_walk_meets_all_that_waits_and_nothing_that_runs(broker):
     assert {(each.id, each.message.queue) for portion in portions for each in portion} == {
         (each.id, each.queue) for each in sent if each.id != running.id
     }
+
+
+def test_a_walk_may_meet_what_runs_too_but_not_what_has_ended(broker):
+    sent = [message() for _ in range(3)]
+    broker.enqueue(sent)
+    first, _running = claim(broker, limit=2)
+    broker.ack([first])
+    if broker.transactional:
+        Job.objects.filter(pk=first.id).update(state=states.SUCCESS)
+    assert {each.id for portion in broker.walk(held=True) for each in portion} == {each.id for each in sent[1:]}

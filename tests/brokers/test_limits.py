@@ -4,15 +4,16 @@ import itertools
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db.models import F
 
 from djtasks import control
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.message import Outcome
-from djtasks.models import Job
+from djtasks.models import Job, Limit, Ticket
 from tests.brokers.test_contract import claim, ids, message
 from tests.waiting import wait_until
 
@@ -138,6 +139,56 @@ def test_a_rate_that_was_changed_in_the_code_calls_back_those_that_wait(broker):
     granted = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
     again = [*claim(broker), *granted]
     assert sorted(ids(again)) == sorted([*sent[1:], *newcomers])
+
+
+def put_back(broker, seconds):
+    """What is stored of the rate "k" is as if the broker's clock had since been put back by so much."""
+    delta = seconds * 1_000_000
+    if broker.transactional:
+        Limit.objects.filter(pk="k").update(next_slot=F("next_slot") + delta)
+        Ticket.objects.filter(limit="rate:k").update(slot=F("slot") + delta)
+        Job.objects.scheduled().update(run_at=datetime.now(UTC) + timedelta(seconds=seconds))
+        return
+    keys, ask = broker.keys, broker.server.ask
+    ask("HINCRBY", keys.limit("rate:k"), "last", delta)
+    for key in (keys.line("rate:k"), keys.scheduled("default")):
+        for job_id in ask("ZRANGE", key, 0, -1):
+            ask("ZINCRBY", key, delta, job_id)
+
+
+def test_when_the_clock_was_put_back_a_rate_goes_on_and_calls_those_that_wait_for_the_old_time(broker):
+    sent = send(broker, 4)
+    broker.defer(claim(broker), "k", 1.0, ahead=0.0, most=100)
+    put_back(broker, 3600)
+    newcomers = send(broker, 1)
+    granted = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
+    assert ids(granted) == newcomers
+    assert [round(wait_of(each)) for each in granted] == [1]
+    granted = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
+    assert ids(granted) == sent[1:]
+    assert [round(wait_of(each)) for each in granted] == [2, 3, 4]
+
+
+def test_a_slot_that_was_left_by_another_clock_holds_up_nobody(broker):
+    (first,) = send(broker, 1)
+    (held,) = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
+    broker.release([held])
+    put_back(broker, 3600)
+    second, third = send(broker, 2)
+    broker.hasten([first])
+    granted = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
+    assert sorted(ids(granted)) == sorted([first, second, third])
+    assert max(map(wait_of, granted)) < 4
+
+
+def test_when_the_clock_was_put_forward_what_waits_comes_at_the_rate(broker):
+    sent = send(broker, 4)
+    broker.defer(claim(broker), "k", 1.0, ahead=0.0, most=100)
+    put_back(broker, -3600)
+    wait_until(lambda: broker.promote() is not None and len(broker.peek("default")) == 3)
+    granted = broker.defer(claim(broker), "k", 1.0, ahead=FAR, most=100)
+    assert ids(granted) == sent[1:]
+    assert [round(wait_of(each)) for each in granted] == [0, 1, 2]
 
 
 def test_slots_given_at_once_by_many_are_an_interval_apart(broker, database):
@@ -279,6 +330,24 @@ def test_keys_do_not_share_their_limits(broker):
         len(broker.defer([one], "a", 9.0, ahead=0.0, most=100) + broker.defer([two], "b", 9.0, ahead=0.0, most=100))
         == 2
     )
+
+
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_key_of_many_leaves_nothing_in_redis_once_its_jobs_have_ended(broker):
+    def run(number):
+        send(broker)
+        (taken,) = broker.take_places(claim(broker), f"k[{number}]", 1, most=1)
+        send(broker)
+        assert broker.take_places(claim(broker), f"k[{number}]", 1, most=1) == []
+        broker.ack([taken])
+        (waited,) = broker.take_places(claim(broker), f"k[{number}]", 1, most=1)
+        broker.ack([waited])
+
+    run(0)
+    before = broker.count_keys()
+    for number in range(1, 20):
+        run(number)
+    assert broker.count_keys() == before
 
 
 def test_the_limits_that_are_used_are_told_with_how_they_stand(broker):

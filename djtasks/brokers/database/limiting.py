@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Max, Q, Value, When
 
 from djtasks import states
-from djtasks.brokers.base import NEXT_TRY, LimitStanding
+from djtasks.brokers.base import FARTHEST, NEXT_TRY, LimitStanding
 from djtasks.conf import settings
 from djtasks.message import CONCURRENCY, RATE, Delivery, Grant, Wait, microseconds, moment
 from djtasks.models import Job, Limit, Ticket, statements
@@ -48,11 +48,15 @@ def defer(
     with _atomic():
         row = statements.lock_limit(_connection(), key)
         clock = _Clock()
-        recalled = _recall(limit) if row.interval not in (0, step) else []
-        last = row.next_slot
+        tickets = {each.pk: each for each in Ticket.objects.filter(pk__in=[each.id for each in deliveries])}
+        reserved = [each.slot for each in tickets.values() if each.limit == limit]
+        latest, last, recalled = clock.now + round(max(ahead, FARTHEST) * SECOND), row.next_slot, []
+        was_put_back = max(last, *reserved, 0) > latest  # the clock
+        if was_put_back or row.interval not in (0, step):
+            last, recalled = min(last, clock.now) if was_put_back else last, _recall(limit)
+            tickets = {pk: each for pk, each in tickets.items() if each.limit != limit}
         first = clock.now + round(lead.seconds * SECOND)
         line = Ticket.objects.filter(limit=limit, standing=Ticket.WAITS).aggregate(last=Max("slot"))["last"] or 0
-        tickets = {each.pk: each for each in Ticket.objects.filter(pk__in=[each.id for each in deliveries])}
         for each in deliveries:
             slot = max(first, last + step)
             if (ticket := tickets.get(each.id)) is not None:

@@ -84,11 +84,12 @@ class OperatedQueues(Broker):
                 is_paused=Queue.objects.filter(name=job.queue, paused=True).exists(),
             )
 
-    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
+    def walk(self, portion: int = 500, *, held: bool = False) -> Iterator[Sequence[Delivery]]:
+        chosen = Job.objects.exclude(state__in=states.SETTLED) if held else Job.objects.waiting()
         last = ""
         while True:
             with errors_named():
-                jobs = list(Job.objects.waiting().filter(pk__gt=last).order_by("pk")[:portion])
+                jobs = list(chosen.filter(pk__gt=last).order_by("pk")[:portion])
             if not jobs:
                 return
             yield [as_delivery(job) for job in jobs]

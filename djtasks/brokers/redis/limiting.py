@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from djtasks.brokers.base import NEXT_TRY, LimitStanding
+from djtasks.brokers.base import FARTHEST, NEXT_TRY, LimitStanding
 from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.server import Server
 from djtasks.message import CONCURRENCY, RATE, Delivery, Grant, Wait, moment
@@ -40,7 +40,7 @@ class Limiting:
                 "reserve",
                 [*self._places_of(group[0].worker, queue), *self._keys_of(limit)],
                 [group[0].worker, queue, limit, step, most - len(granted)]
-                + [round(seconds * SECOND) for seconds in (ahead, ahead / 2, NEXT_TRY)]
+                + [round(seconds * SECOND) for seconds in (ahead, ahead / 2, NEXT_TRY, max(ahead, FARTHEST))]
                 + [value for each, turn in zip(group, turns, strict=True) for value in (each.id, each.token, turn)],
             )
             answered = time.monotonic()

@@ -44,17 +44,16 @@ class OperatedQueues(Broker):
         )
 
     def hasten(self, ids: Sequence[str]) -> list[str]:
-        keys, made = self.keys, []
+        keys = self.keys
+        made: list[bytes] = []
         for portion in slices(ids):
             places = self.server.run("place", [keys.jobs], portion)
             known = [(job_id, place.decode()) for job_id, place in zip(portion, places, strict=True) if place]
             for queue, group in grouped(itemgetter(1), known):
-                waiting = [keys.scheduled(queue), keys.ready(queue), keys.wake(queue)]
-                answer = self.server.run(
-                    "hasten", [keys.jobs, keys.due, keys.queues, *waiting], [queue, *(job_id for job_id, _ in group)]
-                )
-                made += [job_id.decode() for job_id in answer]
-        return made
+                chosen = [job_id for job_id, _ in group]
+                made += self.server.run("hasten", [keys.due, keys.scheduled(queue)], [queue, *chosen])
+            self.promote()
+        return [job_id.decode() for job_id in made]
 
     def leases(self, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
         held: dict[str, tuple[str, int]] = {}
@@ -100,11 +99,11 @@ class OperatedQueues(Broker):
             is_paused=bool(is_paused),
         )
 
-    def walk(self, portion: int = 500) -> Iterator[Sequence[Delivery]]:
+    def walk(self, portion: int = 500, *, held: bool = False) -> Iterator[Sequence[Delivery]]:
         cursor = b"0"
         while True:
-            keys = self.keys
-            cursor, *jobs = self.server.run("walk", [keys.messages, keys.jobs, keys.attempts], [cursor, portion])
+            stores = [self.keys.messages, self.keys.jobs, self.keys.attempts]
+            cursor, *jobs = self.server.run("walk", stores, [cursor, portion, int(held)])
             if jobs:
                 yield [delivery_of(job, "", "") for job in jobs]
             if cursor == b"0":

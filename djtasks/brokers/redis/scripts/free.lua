@@ -12,11 +12,19 @@ local function state_of(id)
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - 5000000)  -- called, but something has come between
+redis.call('ZREMRANGEBYSCORE', KEYS[5], now + 5000000, '+inf')  -- the clock was put back
 for i = 5, #ARGV do
     redis.call('SREM', KEYS[4], ARGV[i])
     if ARGV[4] == '1' then redis.call('ZADD', KEYS[5], now, ARGV[i]) end
 end
-if redis.call('SISMEMBER', KEYS[6], ARGV[1]) == 0 then return found end
+
+local function forget_if_unused()
+    if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SREM', KEYS[6], ARGV[1]) end
+    if redis.call('EXISTS', KEYS[3], KEYS[4], KEYS[5]) == 0 then redis.call('DEL', KEYS[2]) end
+    return found
+end
+
+if redis.call('SISMEMBER', KEYS[6], ARGV[1]) == 0 then return forget_if_unused() end
 if ARGV[2] == '1' then
     for _, id in ipairs(redis.call('SMEMBERS', KEYS[4])) do
         local s = state_of(id)
@@ -37,5 +45,4 @@ while #found / 2 < free do
         redis.call('ZREM', KEYS[3], id)
     end
 end
-if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SREM', KEYS[6], ARGV[1]) end
-return found
+return forget_if_unused()

@@ -1,20 +1,26 @@
 -- Gives jobs of one queue slots of a rate. Whose slot is near stays leased; the others are scheduled for theirs.
 -- KEYS: 1 jobs, 2 leases of the owner, 3 owners, 4 queues, 5 due, 6 scheduled, 7 limit, 8 line, 9 limits
 -- ARGV: owner, queue, the limit, interval (µs), how many may stay leased, how near their slots must be, how long before
---       its slot another becomes ready, but not before (µs); then of each: id, token, whether it had its turn (0, 1)
--- Out: whether the line was made for another rate; then of each its slot and the µs until then, -1 if it waits
+--       its slot another becomes ready, but not before, how near a slot must be that was given or has come (µs);
+--       then of each: id, token, whether it had its turn (0, 1)
+-- Out: whether the line was made for another rate, or by a clock that was put back since; then of each its slot and the
+--      µs until then, -1 if it waits
 local owner, queue, interval = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local most, ahead, lead, soon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local last = tonumber(redis.call('HGET', KEYS[7], 'last') or 0)
 local changed = tonumber(redis.call('HGET', KEYS[7], 'interval') or interval) ~= interval
-local reserved, answer = {}, {changed and 1 or 0}
+local reserved, first, latest = {}, 10, now + tonumber(ARGV[9])
 redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', clock[1] - 86400)
-for i = 9, #ARGV, 3 do
-    reserved[ARGV[i]] = redis.call('ZSCORE', KEYS[8], ARGV[i])
+local turned = last > latest
+for i = first, #ARGV, 3 do
+    reserved[ARGV[i]] = tonumber(redis.call('ZSCORE', KEYS[8], ARGV[i]) or nil)
     redis.call('ZREM', KEYS[8], ARGV[i])
+    turned = turned or (reserved[ARGV[i]] or 0) > latest
 end
+if turned then reserved, last, changed = {}, math.min(last, now), true end
+local answer = {changed and 1 or 0}
 
 local function end_of_line()
     while true do
@@ -28,7 +34,7 @@ local function end_of_line()
 end
 
 local line = end_of_line()
-for i = 9, #ARGV, 3 do
+for i = first, #ARGV, 3 do
     local id, slot = ARGV[i], math.max(now, last + interval)
     local packed = redis.call('HGET', KEYS[1], id)
     local s = packed and cmsgpack.unpack(packed)
