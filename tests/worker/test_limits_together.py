@@ -74,6 +74,7 @@ def test_acknowledged_early_a_job_that_dies_fails_and_frees_its_place_and_its_ke
     wait_until(lambda: finished(4), seconds=40)
     assert {each.state for each in first} == {states.FAILURE}
     assert len(begins(path)) == 4
+    wait_until(nothing_is_held)
     again = [one.delay(str(path), number) for number in range(4)]
     assert [each.get(timeout=20) for each in again] == [0, 1, 2, 3]
 

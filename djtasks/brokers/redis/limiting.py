@@ -135,6 +135,9 @@ class Limiting:
     def standings(self) -> list[LimitStanding]:
         keys, ask = self.keys, self.server.ask
         limits = [each.decode() for each in ask("ZRANGE", keys.limits, 0, -1)]
+        for limit in limits:
+            if ask("EXISTS", keys.holders(limit)):
+                self._fill(limit, looks=True)  # a holder that was killed and does not come again says nothing
         return [
             LimitStanding(
                 limit,

@@ -24,13 +24,13 @@ local function forget_if_unused()
     return found
 end
 
-if redis.call('SISMEMBER', KEYS[6], ARGV[1]) == 0 then return forget_if_unused() end
 if ARGV[2] == '1' then
     for _, id in ipairs(redis.call('SMEMBERS', KEYS[4])) do
         local s = state_of(id)
         if not s or s[6] == '' then redis.call('SREM', KEYS[4], id) end
     end
 end
+if redis.call('SISMEMBER', KEYS[6], ARGV[1]) == 0 then return forget_if_unused() end
 local places = tonumber(redis.call('HGET', KEYS[2], 'places') or 500)
 local free = math.min(places - redis.call('SCARD', KEYS[4]) - redis.call('ZCARD', KEYS[5]), tonumber(ARGV[3]))
 local offset = 0
