@@ -1,6 +1,7 @@
 """`manage.py djtasks drain`: what it waits for, what it leaves, how it ends; on whatever broker."""
 
 import json
+import threading
 import time
 from io import StringIO
 from types import SimpleNamespace
@@ -180,8 +181,12 @@ def test_what_is_no_time_is_refused(broker, seconds):
 
 
 def test_who_interrupts_it_is_told_what_stays(broker, live_worker, monkeypatch):
+    sleep = time.sleep
+
     def interrupt(seconds):
-        raise KeyboardInterrupt
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        sleep(seconds)
 
     monkeypatch.setattr(draining.time, "sleep", interrupt)
     with pytest.raises(CommandError, match="What was disabled stays so"):
