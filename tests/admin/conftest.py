@@ -99,7 +99,8 @@ def failures(page: Any) -> list[str]:
     """What the console complains of, requests that fail, and answers that are errors."""
     found: list[str] = []
     page.on("console", lambda said: found.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("requestfailed", lambda request: found.append(request.url))
+    # What is left for another page before it has come is aborted, and no failure.
+    page.on("requestfailed", lambda failed: None if "ABORTED" in (failed.failure or "") else found.append(failed.url))
     page.on("response", lambda answer: found.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     return found
 
