@@ -83,9 +83,11 @@ def mentions(options: str, job_id: str) -> bool:
     if job_id in options or MARK not in options:
         return job_id in options
     try:
-        return any(job_id in each for each in LaterSteps.of(json.loads(options)).texts())
-    except (ValueError, MalformedMessage):
+        values = json.loads(options)
+    except (ValueError, RecursionError):
         return False
+    steps = spread(values).get("chain") if isinstance(values, dict) else None
+    return isinstance(steps, list) and any(job_id in str(each) for each in steps)
 
 
 def spread(options: dict[str, Any]) -> dict[str, Any]:

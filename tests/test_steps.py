@@ -68,3 +68,11 @@ def test_a_job_is_found_by_its_id_wherever_it_stands():
     options = json.dumps(LaterSteps().after(texts(40)).as_options(), separators=(",", ":"))
     assert [mentions(options, f"id-{number:05}") for number in (0, 39, 40)] == [True, True, False]
     assert len(spread(json.loads(options))["chain"]) == 40
+
+
+@pytest.mark.parametrize(
+    "options", ['[{"later":"x"}]', '{"chain":5,"later":"x"}', '{"chain":[5],"later":"x"}', '{"later":"x"}',
+                '{"later":"x","deep":' + "[" * 100_000]
+)  # fmt: skip
+def test_in_options_of_any_shape_nobody_is_found(options):
+    assert not mentions(options, "id-00001")
