@@ -113,6 +113,7 @@ class Child:
         self.slots.tell_unsettled(self.index, self.ledger.pending)
         self.runner.tidy_up()
         self.consumer.done(call, seconds)
+        self.exchange.settle()
         self._ended += len(outcomes)
         self._recycle(self._ended)
 

@@ -1,6 +1,7 @@
 """The I/O thread of a process that runs jobs: it stores, gives back, claims, and waits for what is next.
 
-It owns one connection to the store. The user's code has its own, in the threads that run jobs.
+It owns one connection to the store, which it lends while it sleeps (`Lending`). The user's code has its own, in the
+threads that run jobs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from djtasks.worker.consumer import Consumer
 from djtasks.worker.counters import counters_of
 from djtasks.worker.descriptors import readable
 from djtasks.worker.ledger import Ledger
+from djtasks.worker.lending import Lending
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
 
@@ -32,6 +34,7 @@ LONGEST_PAUSE: Final = 1.0  # seconds between two looks into the queues where a 
 BLIND_PAUSES: Final = (0.005, 0.1)  # where nothing does: at first, and after a while without work
 CHEAP_PAUSES: Final = (0.002, 0.01)  # between two looks that cost next to nothing, likewise
 SLOWING: Final = 50  # a pause is this part of the time without work
+NAP: Final = 0.02  # seconds between two looks at jobs that run and are short
 LONGEST_BACKOFF: Final = 5.0  # seconds between two tries to reach a store that is down
 MOST_STUMBLES: Final = 6  # unexpected errors one after another
 
@@ -66,6 +69,7 @@ class Exchange:
         os.set_blocking(self._wake_end, False)
         os.set_blocking(self._wake_source, False)
         self._asleep = False
+        self._lending = Lending()
         self._listens = False  # whether the broker has been asked to wake us, and has not answered
         self._is_last = False  # whether nothing will be run any more
         self._changes = 0  # of the queues to serve that are known here
@@ -101,6 +105,33 @@ class Exchange:
         """Whether the keeper's last beat is so recent that nobody can have taken this worker for dead."""
         return bool(self.slots.beat_age() < settings.WORKER_LOST_AFTER / 2)
 
+    def settle(self) -> None:
+        """Store what has just ended: here, if nothing else is to run and the I/O thread naps, else by waking that.
+
+        For the thread that ran it, where no other runs jobs.
+        """
+        is_alone = self.options.runs == 1 and not self.consumer.held and not self.consumer.stopping
+        if not (is_alone and self._is_settled_here()) or self.consumer.has_room:
+            self.wake()
+
+    def _is_settled_here(self) -> bool:
+        """Store what there is in this thread, if the I/O thread's connection is to be had. Returns whether it is."""
+        with self._lending.borrowed() as is_ours:
+            if not is_ours:
+                return False
+            try:
+                with self.broker.patience(0.0), self._alone():
+                    self.ledger.commit(tries=1)
+            except Exception:  # the I/O thread tries again, and knows what to do if it fails too
+                logger.debug("The outcome of a job is left to the I/O thread", exc_info=True)
+                self._is_unsure = True
+        self.slots.tell_unsettled(self.index, self.ledger.pending)
+        return not self.ledger.pending
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """The turn of this process, where one writes at a time."""
+        return self.slots.alone() if self.broker.one_writer else contextlib.nullcontext()
+
     def _serve(self) -> None:
         with self.broker.patience(0.0):  # it has a patience of its own, between two tries
             self._loop()
@@ -108,10 +139,11 @@ class Exchange:
     def _loop(self) -> None:
         pause, failures, stumbles = self.broker.first_pause, 0, 0
         waiting = waiting_here()
+        self._lending.own(waiting)
         while not self._is_finished():
             waiting.moves()
             try:
-                with self.slots.alone() if self.broker.one_writer else contextlib.nullcontext():
+                with self._alone():
                     claimed = self.turn()
                 if failures:
                     logger.info("The broker and the database answer again")
@@ -132,7 +164,9 @@ class Exchange:
                 logger.exception("The I/O thread of %s stumbled; it goes on", self.owner)
                 time.sleep(0.1 * stumbles)
         self.ledger.finish()
+        waiting.rests()
         self.broker.close()
+        connections[settings.DATABASE].close()
 
     def turn(self) -> int:
         """One round: store, give back what waits too long, claim. Returns how many jobs came."""
@@ -188,8 +222,7 @@ class Exchange:
             if self._listens and not listens:
                 self.broker.drain_wakeups()
             self._listens = listens
-            descriptors = [self._wake_end] if store is None else [self._wake_end, store]
-            woken = self._sleep(descriptors, self._patience(pause), looks=store is None and self.consumer.has_room)
+            woken = self._sleep(store, self._patience(pause))
             # A question that stays open costs nothing to who can take another job whenever it is answered.
             if store is not None and (store in woken or self.options.runs == 1):
                 self._listens = False
@@ -206,15 +239,20 @@ class Exchange:
         if self.consumer.has_room:
             longest = pause
         elif self.consumer.held or not self.consumer.runs_long():
-            return 0.02
+            return NAP
         else:
             longest = LONGEST_PAUSE
         waits = (longest, self.ledger.next_mark(), self.consumer.gathers_for)
         return min(each for each in waits if each is not None)
 
-    def _sleep(self, descriptors: list[int], timeout: float, *, looks: bool) -> set[int]:
-        if not looks:
+    def _sleep(self, store: int | None, timeout: float) -> set[int]:
+        descriptors = [self._wake_end] if store is None else [self._wake_end, store]
+        if store is not None:
             return readable(descriptors, timeout)
+        if not self.consumer.has_room:
+            # After a longer sleep it is to look after what has come of the job at once.
+            with self._lending.lent() if timeout <= NAP else contextlib.nullcontext():
+                return readable(descriptors, timeout)
         without_work = time.monotonic() - self._worked
         deadline = time.monotonic() + timeout
         while not (woken := readable(descriptors, _paced(CHEAP_PAUSES, without_work))):

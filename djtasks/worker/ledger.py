@@ -52,9 +52,9 @@ class _Begun:
 class Ledger:
     """Records the outcomes of one owner of leases.
 
-    `record`, `begin` and `report` are called by whoever runs jobs; `commit` by the one thread that
-    owns the connection. `wake` is called when there is something to commit. Of what follows from outcomes, `wants`
-    tells what would come here next anyhow; that is leased in their transaction, and handed on to `take`.
+    `record`, `begin` and `report` are called by whoever runs jobs; `commit` by one thread at a time. `wake` is called
+    when a commit is waited for. Of what follows from outcomes, `wants` tells what would come here next anyhow; that
+    is leased in their transaction, and handed on to `take`.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Ledger:
         self._failed: list[Outcome] = []  # recorded, but not yet reported
 
     def record(self, outcome: Outcome, *, block: bool = True) -> None:
-        """Take an outcome to be stored. Blocks while 256 wait, or the oldest has waited for a second.
+        """Take an outcome, which the next commit stores. Blocks while 256 wait, or the oldest has waited for a second.
 
         The thread that commits must not block: nobody else would make room.
         """
         with self._room:
             while block and self._is_full():
+                self._wake()
                 self._room.wait(timeout=0.1)
             self._begun.pop(outcome.delivery.id, None)
             self._gathered.append(outcome)
-        self._wake()
 
     def begin(self, delivery: Delivery) -> None:
         """The job begins; its row will say STARTED once it has run for a moment."""
@@ -149,10 +149,11 @@ class Ledger:
         waits = [each.since + MARK_AFTER - time.monotonic() for each in (*unmarked, *self._untold.values())]
         return max(0.0, min(waits)) if waits else None
 
-    def commit(self) -> int:
+    def commit(self, tries: int = TRIES) -> int:
         """Store what has gathered and acknowledge it. Returns how many outcomes.
 
-        Raises BrokerUnavailable when the store cannot be reached: nothing is lost, call it again.
+        `tries`: of one transaction. Raises BrokerUnavailable when the store cannot be reached: nothing is lost, call
+        it again.
         """
         self._mark_and_report()
         with self._room:
@@ -160,7 +161,7 @@ class Ledger:
             self._writing = len(outcomes)
         try:
             if outcomes:
-                self._store(outcomes)
+                self._store(outcomes, tries)
                 self._tally.add(outcomes)
                 if self._counters is not None:
                     self._counters.add(outcomes)
@@ -220,17 +221,17 @@ class Ledger:
         for each in due:
             each.marked = True
 
-    def _store(self, outcomes: Sequence[Outcome]) -> None:
+    def _store(self, outcomes: Sequence[Outcome], tries: int) -> None:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
         try:
-            self._store_with_tries(outcomes)
+            self._store_with_tries(outcomes, tries)
         except Exception as error:  # an outcome that cannot be stored, for whatever reason, must not hold up others
             if isinstance(error, BrokerUnavailable) and not _may_be_to_blame(outcomes):
                 raise
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
-                self._store(outcomes[:middle])
-                self._store(outcomes[middle:])
+                self._store(outcomes[:middle], tries)
+                self._store(outcomes[middle:], tries)
                 return
             logger.exception("The outcome of job %s cannot be stored", outcomes[0].delivery.id)
             self._store_failure(outcomes[0], error)
@@ -249,13 +250,13 @@ class Ledger:
                 return
         self._ended.append(outcome.delivery)  # not even its row: it must not hold up all others for ever
 
-    def _store_with_tries(self, outcomes: Sequence[Outcome]) -> None:
-        for attempt in range(1, TRIES + 1):
+    def _store_with_tries(self, outcomes: Sequence[Outcome], tries: int = TRIES) -> None:
+        for attempt in range(1, tries + 1):
             try:
                 entry = self._writer.write(outcomes, self._untold, self._with_rows)
             except (OperationalError, InterfaceError, BrokerUnavailable) as error:
                 connections[settings.DATABASE].close_if_unusable_or_obsolete()
-                if attempt == TRIES:
+                if attempt == tries:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
             else:

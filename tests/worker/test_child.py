@@ -1,13 +1,20 @@
 """One process that runs jobs, as an object: what it does before a job's own code."""
 
-import pytest
+import threading
+from contextlib import nullcontext
 
-from djtasks import states
+import pytest
+from django.db import OperationalError, connections
+
+from djtasks import chain, states
 from djtasks.brokers import get_broker
+from djtasks.conf import settings
+from djtasks.models import Job
 from djtasks.worker.child import Child
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
 from tests import tasks
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker
 
@@ -30,3 +37,65 @@ def test_a_job_taken_before_its_worker_was_stopped_for_long_does_not_begin_as_it
     monkeypatch.undo()
     (outcome,) = child.execution((delivery,), 0).run()
     assert (outcome.state, journal.exists()) == (states.SUCCESS, True)
+
+
+@pytest.fixture
+def working(child):
+    """The child with its I/O thread at work; this thread runs its jobs."""
+    child.exchange.start()
+    yield child
+    child.stop()
+    assert child.exchange.finish(10)
+
+
+def taken(child):
+    """The next job, begun to be run, with the I/O thread at rest."""
+    call = child.consumer.next()
+    wait_until(lambda: not child.exchange._lending._turn.locked())
+    return call
+
+
+def test_who_has_run_the_only_job_stores_it_before_it_looks_for_another(working):
+    mine = connections[settings.DATABASE]
+    result = tasks.add.delay(1, 2)
+    working.work(taken(working), 0)
+    assert Job.objects.get(pk=result.id).state == states.SUCCESS
+    assert connections[settings.DATABASE] is mine
+
+
+def test_steps_of_a_chain_are_stored_where_they_run(working, monkeypatch):
+    def hand_over(outcome):
+        threads.append(threading.current_thread())
+        return given(outcome)
+
+    threads, given = [], working.ledger._writer._hand_over
+    monkeypatch.setattr(working.ledger._writer, "_hand_over", hand_over)
+    last = chain(tasks.add.s(0, 1), *[tasks.add.s(1)] * 39).delay()
+    for _step in range(40):
+        working.work(working.consumer.next(), 0)
+    assert last.get(timeout=20) == 40
+    assert threading.current_thread() in threads  # nearly always: but not while the other looks into the queue
+
+
+def test_what_cannot_be_stored_there_is_stored_by_the_io_thread(working, monkeypatch):
+    def write(*args, **kwargs):
+        monkeypatch.undo()
+        threads.append(threading.current_thread())
+        raise OperationalError("for a moment")
+
+    threads = []
+    result = tasks.add.delay(1, 2)
+    call = taken(working)
+    monkeypatch.setattr(working.ledger._writer, "write", write)
+    working.work(call, 0)
+    assert threads == [threading.current_thread()]
+    assert result.get(timeout=20) == 3
+
+
+def test_what_ends_while_the_io_thread_is_at_work_is_stored_by_that(working, monkeypatch):
+    result = tasks.add.delay(1, 2)
+    call = taken(working)
+    with monkeypatch.context() as patch:
+        patch.setattr(working.exchange._lending, "borrowed", lambda: nullcontext(False))
+        working.work(call, 0)
+    assert result.get(timeout=20) == 3

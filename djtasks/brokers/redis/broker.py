@@ -55,6 +55,7 @@ class RedisBroker(OperatedQueues):
         self.limiting = Limiting(self.server, self.keys)
         self._durable = bool(options.get("durable"))
         self._local = threading.local()
+        self._has_tombstones = True  # when this process claimed last
 
     def enqueue(self, messages: Sequence[Message]) -> Mapping[str, str]:
         holders: dict[str, str] = {}
@@ -140,13 +141,13 @@ class RedisBroker(OperatedQueues):
             ],
             [min(limit, BATCH), worker, queue, only or "", *refused],
         )
-        self._local.has_tombstones = bool(answer[0] & 2)
+        self._has_tombstones = bool(answer[0] & 2)
         claimed = [delivery_of(job, worker, queue) for job in answer[1:]]
         return [doubted(each) for each in claimed] if answer[0] & 1 else claimed
 
     @property
     def leases_unasked(self) -> bool:
-        return not getattr(self._local, "has_tombstones", True)
+        return not self._has_tombstones
 
     def lease(self, deliveries: Sequence[Delivery]) -> None:
         keys = self.keys
