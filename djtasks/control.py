@@ -17,7 +17,7 @@ from djtasks.message import LONGEST_DELAY, checked_priority, checked_queue, new_
 from djtasks.models import Job, Limit, PeriodicTask, Queue, Worker, statements
 from djtasks.models.fields import utc_now
 from djtasks.models.job import NOT_KEPT, JobQuerySet
-from djtasks.rates import checked_rate
+from djtasks.rates import NONE, checked_rate
 
 BATCH: Final = 500  # jobs that are retried in one transaction
 SHORTEST_AGING: Final = 0.1  # seconds a step
@@ -124,6 +124,8 @@ def move(source: str, target: str, *, task: str | None = None, limit: int | None
         moved += len(ids)
         if not broker.transactional:  # what has a row, too
             Job.objects.waiting().filter(pk__in=ids).update(queue=target)
+    if moved and source in Queue.objects.limits():
+        restraint.recall(broker, (), {source})  # what has left waits for its limits no more
     return moved
 
 
@@ -141,10 +143,12 @@ def run_now(ids: str | Iterable[str]) -> int:
 
 
 def set_queue(queue: str, **options: Any) -> None:
-    """Set `default_priority` (−100 to 100) and `aging` (seconds) of `queue`; None for none.
+    """Set how a queue is treated: `default_priority`, `aging`, `rate_limit`, `max_concurrency`; None for none.
 
-    `default_priority` is of jobs for which nobody chose one. Aging: for each so many seconds that a job has waited, it
-    counts as one priority higher. Raises TypeError, ValueError, BrokerUnavailable.
+    `default_priority` (−100 to 100) is of jobs for which nobody chose one. Aging: for each so many seconds that a job
+    has waited, it counts as one priority higher. The limits hold over all workers for the jobs in it whose tasks have
+    none of that kind, together: how often they begin ("10/m"), how many run at a time. Raises TypeError, ValueError,
+    BrokerUnavailable.
     """
     checked_queue(queue)
     for name, value in options.items():
@@ -152,8 +156,13 @@ def set_queue(queue: str, **options: Any) -> None:
             raise TypeError(f"A queue has no option {name!r}. There are: {', '.join(_QUEUE_OPTIONS)}.")
         if value is not None:
             _QUEUE_OPTIONS[name](value)
+    if "rate_limit" in options:
+        rate = checked_rate(options["rate_limit"])
+        options["rate_limit"] = "" if rate == NONE else rate
     Queue.objects.update_or_create(name=queue, defaults={**options, "changed_at": utc_now()})
     get_broker().set_default_priorities(Queue.objects.default_priorities())
+    if options.keys() & {"rate_limit", "max_concurrency"}:
+        restraint.recall(get_broker(), (), {queue})
 
 
 def set_rate(task: str, rate: str | float | None) -> None:
@@ -242,6 +251,8 @@ def _check_aging(seconds: object) -> None:
 _QUEUE_OPTIONS: Final[Mapping[str, Callable[[Any], object]]] = {
     "default_priority": checked_priority,
     "aging": _check_aging,
+    "rate_limit": checked_rate,
+    "max_concurrency": restraint.check_places,
 }
 
 

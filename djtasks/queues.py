@@ -29,6 +29,8 @@ class Standing:
     size: QueueSize = EMPTY
     default_priority: int | None = None
     aging: float | None = None  # seconds of waiting that count as one priority
+    rate_limit: str = ""
+    max_concurrency: int | None = None
     paused_at: datetime | None = None
     paused_by: str = ""
     workers: int = 0
@@ -37,8 +39,9 @@ class Standing:
 
     @property
     def is_set(self) -> bool:
-        """Whether it has a default priority, or jobs age in it."""
-        return self.default_priority is not None or self.aging is not None
+        """Whether it has a default priority or limits, or jobs age in it."""
+        has_limits = bool(self.rate_limit) or self.max_concurrency is not None
+        return self.default_priority is not None or self.aging is not None or has_limits
 
     @property
     def is_unserved(self) -> bool:
@@ -94,6 +97,8 @@ def _standing(name: str, size: QueueSize, row: Queue | None, workers: Iterable[W
         size=size,
         default_priority=row.default_priority if row else None,
         aging=row.aging if row else None,
+        rate_limit=row.rate_limit if row else "",
+        max_concurrency=row.max_concurrency if row else None,
         paused_at=row.paused_at if row else None,
         paused_by=row.paused_by if row else "",
         **_served(name, workers),

@@ -1,4 +1,7 @@
-"""What limits the jobs of a task: how often they begin, how many run at a time, over all workers; and by which key."""
+"""What limits the jobs of a task or a queue: how often they begin, how many run at a time, over all workers.
+
+A job has one limit of each kind: its task's, or else its queue's.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from django.utils.translation import gettext as _
+
 from djtasks import encoding
 from djtasks.brokers import Broker
 from djtasks.conf import settings
 from djtasks.message import RATE, Message, moment
-from djtasks.models import Limit
+from djtasks.models import Limit, Queue
 from djtasks.rates import NONE, checked_rate, interval_of
 
 logger = logging.getLogger("djtasks.limits")
 
 LONGEST_KEY: Final = 200  # characters; of what is longer the rest is a hash
 MOST_PLACES: Final = 1_000_000
+QUEUE: Final = "queue:"  # before the name of a queue, in the key of its limits
+UNLIMITED: Final = ("", None)  # rate and places of a queue
 
 Key = str | Callable[..., Any] | None
 
@@ -29,7 +36,8 @@ Key = str | Callable[..., Any] | None
 class Restraint:
     """The limits on one task. `interval`: seconds between two starts; `places`: jobs at a time; None for no limit.
 
-    Each counts for the whole task, or apart for each value of its key: an argument's name, or a function of all.
+    Each counts for the whole task, or apart for each value of its key: an argument's name, or a function of all; or it
+    is the queue's, and counts for all in there that have none of their own.
     """
 
     task: Any
@@ -37,25 +45,40 @@ class Restraint:
     rate_key: Key = None
     places: int | None = None
     places_key: Key = None
+    is_rate_of_queue: bool = False
+    are_places_of_queue: bool = False
 
     def key_of_rate(self, message: Message) -> str:
         """The key under which the message's job counts."""
-        return key_of(self.task, self.rate_key, message)
+        return QUEUE + message.queue if self.is_rate_of_queue else key_of(self.task, self.rate_key, message)
 
     def key_of_places(self, message: Message) -> str:
         """The key under which the message's job counts."""
-        return key_of(self.task, self.places_key, message)
+        return QUEUE + message.queue if self.are_places_of_queue else key_of(self.task, self.places_key, message)
 
 
-def restraint_on(task: Any, rates: Mapping[str, str]) -> Restraint | None:
-    """The limits on a task, None if there are none. `rates`: what an operator has set, by task."""
+def restraint_on(task: Any, rates: Mapping[str, str], of_queue: tuple[str, int | None] = UNLIMITED) -> Restraint | None:
+    """The limits on the jobs of a task in one queue, None if there are none.
+
+    `rates`: what an operator has set, by task; `of_queue`: the queue's rate and places.
+    """
     if task.batch is not None:
         return None
-    places = getattr(task, "max_concurrency", None)
-    interval = interval_of(rates.get(task.name) or rate_in_code(task))
-    if interval is None and places is None:
+    rate, places = of_queue
+    own_rate, own_places = rates.get(task.name) or task.rate_limit, getattr(task, "max_concurrency", None)
+    is_rate_of_queue = bool(rate) and own_rate in (None, "")
+    interval = interval_of(rate if is_rate_of_queue else rates.get(task.name) or rate_in_code(task))
+    if interval is None and places is None and own_places is None:
         return None
-    return Restraint(task, interval, _given(task, "rate_limit_key"), places, _given(task, "max_concurrency_key"))
+    return Restraint(
+        task,
+        interval,
+        _given(task, "rate_limit_key"),
+        places if own_places is None else own_places,
+        _given(task, "max_concurrency_key"),
+        is_rate_of_queue=is_rate_of_queue,
+        are_places_of_queue=own_places is None,
+    )
 
 
 def rate_in_code(task: Any) -> str:
@@ -74,10 +97,15 @@ def declared(tasks: Iterable[Any]) -> list[tuple[str, str, int | None]]:
     return [(task.name, rate_in_code(task), task.max_concurrency) for task in tasks]
 
 
-def recall(broker: Broker, tasks: Collection[str]) -> None:
-    """Call back what waits for slots of these tasks, whose rates have changed. Raises BrokerUnavailable."""
-    for standing in broker.limits() if tasks else ():
-        if standing.limit.startswith(RATE) and task_of(standing.key) in tasks:
+def recall(broker: Broker, tasks: Collection[str], queues: Collection[str] = ()) -> None:
+    """Call back what waits for slots of these tasks, or by limits of these queues, which have changed.
+
+    Raises BrokerUnavailable.
+    """
+    for standing in broker.limits() if tasks or queues else ():
+        queue = queue_of(standing.key)
+        is_of_task = queue is None and standing.limit.startswith(RATE) and task_of(standing.key) in tasks
+        if is_of_task or queue in queues:
             broker.recall(standing.limit)
 
 
@@ -86,9 +114,20 @@ def task_of(key: str) -> str:
     return key.partition("[")[0] if key.endswith("]") else key
 
 
+def queue_of(key: str) -> str | None:
+    """The queue whose limit has this key; None if it is a task's."""
+    return key.removeprefix(QUEUE) if key.startswith(QUEUE) else None
+
+
+def name_of(key: str) -> str:
+    """How people call what a limit with this key is on: a queue, or a task with a value in brackets."""
+    queue = queue_of(key)
+    return key if queue is None else _("the queue %(queue)s") % {"queue": queue}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How the limits on one task, or on one of their keys, stand. Rates are text, "" for none."""
+    """How the limits on one task or queue, or on one of a task's keys, stand. Rates are text, "" for none."""
 
     key: str
     declared: str = ""
@@ -115,9 +154,14 @@ class Standing:
 
 
 def standings(broker: Broker) -> list[Standing]:
-    """The limits of all tasks that have any, and of their keys that are in use; by name. Raises BrokerUnavailable."""
+    """The limits of all tasks and queues that have any, and of tasks' keys that are in use; by name.
+
+    Raises BrokerUnavailable.
+    """
     rows = {row.key: row for row in Limit.objects.filter(is_task=True)}
     found = {key: _standing_of(key, row) for key, row in rows.items() if row.is_limited}
+    for name, (rate, places) in Queue.objects.limits().items():
+        found[QUEUE + name] = Standing(key=QUEUE + name, rate=rate, places=places)
     for each in broker.limits():
         key = each.key
         before = found.get(key) or _standing_of(key, rows.get(task_of(key)))
@@ -143,15 +187,22 @@ def check(task: Any) -> None:
     except ValueError as error:
         raise ValueError(f"{task.origin}: rate_limit. {error}") from None
     places = task.max_concurrency
-    if places is not None and (
-        not isinstance(places, int) or isinstance(places, bool) or not 0 < places <= MOST_PLACES
-    ):
-        raise ValueError(
-            f"{task.origin}: max_concurrency is how many of its jobs may run at a time: a whole number from 1 on, "
-            f"or None, not {places!r:.100}."
-        )
+    if places is not None:
+        try:
+            check_places(places)
+        except ValueError as error:
+            raise ValueError(f"{task.origin}: {error}") from None
     for name in ("rate_limit_key", "max_concurrency_key"):
         check_key(task, name, _given(task, name))
+
+
+def check_places(places: object) -> None:
+    """Raise ValueError unless it is a number of jobs that may run at a time."""
+    if not isinstance(places, int) or isinstance(places, bool) or not 0 < places <= MOST_PLACES:
+        raise ValueError(
+            f"max_concurrency is how many jobs may run at a time: a whole number from 1 to {MOST_PLACES}, or None, "
+            f"not {places!r:.100}."
+        )
 
 
 def check_key(task: Any, name: str, key: object) -> None:

@@ -22,6 +22,7 @@ from djtasks.message import Delivery, Message
 from djtasks.models import Job, JobGroup, Outbox, Queue, Worker
 from djtasks.models.job import message_of
 from djtasks.moments import distance, exactly
+from djtasks.restraint import name_of, queue_of
 
 MOST_COUNTED: Final = 10_000  # jobs before another, of which brokers count no more
 MOST_WALKED: Final = 100_000  # jobs among which a chain is sought of which the id is a later step
@@ -120,12 +121,13 @@ def _for_a_limit(delivery: Delivery) -> Iterator[Reason]:
     if wait is None:
         return
     key = wait.limit.partition(":")[2]
+    name = _quoted(key) if queue_of(key) is None else name_of(key)
     if wait.until is None:
         text = _("It waits for a place: of %(limit)s as many run as may at a time.")
-        yield Reason("concurrency", text % {"limit": _quoted(key)})
+        yield Reason("concurrency", text % {"limit": name})
     else:
         text = _("It waits for its slot by the rate of %(limit)s, at %(when)s.")
-        yield Reason("rate", text % {"limit": _quoted(key), "when": _at(wait.until)})
+        yield Reason("rate", text % {"limit": name, "when": _at(wait.until)})
 
 
 def _for_a_time(where: Whereabouts) -> Iterator[Reason]:

@@ -51,6 +51,14 @@ def journal(self, path, line, seconds=0.0):
 
 
 @shared_task
+def journal_besides(path, line, seconds=0.0):
+    """The same as another task."""
+    note(path, f"begin {line} {os.getpid()}")
+    time.sleep(seconds)
+    note(path, f"end {line} {os.getpid()}")
+
+
+@shared_task
 def fail(text="broken"):
     raise ValueError(text, 42)
 

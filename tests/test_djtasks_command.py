@@ -81,7 +81,8 @@ def test_queues_are_printed_for_programs_too(broker):
     enqueue(message(), message(countdown=60))
     size = {"queue": "mail", "ready": 1, "scheduled": 1, "running": 0, "paused": False, "workers": 0}
     size |= {"more_ready": False, "more_scheduled": False}
-    size |= {"default_priority": None, "aging": None, "is_unserved": True, "has_senders": True}
+    size |= {"default_priority": None, "aging": None, "rate_limit": None, "max_concurrency": None}
+    size |= {"is_unserved": True, "has_senders": True}
     assert as_json("queues") == [size]
     assert json.loads("\n".join(djtasks("queues", json=True))) == [size]
 
@@ -117,6 +118,18 @@ def test_a_worker_that_serves_a_queue_nobody_sends_to_is_marked(broker, settings
     note = "A worker serves it, but nobody is known to send to it."
     assert [name for name, row in lines.items() if row[-1] == note] == ["emial"]
     assert [each["queue"] for each in as_json("queues") if not each["has_senders"]] == ["emial"]
+
+
+def test_the_limits_of_a_queue_are_set_and_told(broker):
+    told = djtasks("set", "mail", "--rate-limit", "10/m", "--max-concurrency", "3")
+    assert told == ["mail is set: rate_limit 10/m, max_concurrency 3."]
+    head, line = djtasks("queues")
+    assert head.split()[-4:] == ["rate", "at", "a", "time"]
+    assert cells(line)[-2:] == ["10/m", "3"]
+    assert [(each["rate_limit"], each["max_concurrency"]) for each in as_json("queues")] == [("10/m", 3)]
+    assert [(each["key"], each["rate"], each["places"]) for each in as_json("rate")] == [("queue:mail", "10/m", 3)]
+    djtasks("set", "mail", "--rate-limit", "none", "--max-concurrency", "none")
+    assert Queue.objects.limits() == {}
 
 
 def test_how_a_queue_is_set_is_told(broker):

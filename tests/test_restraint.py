@@ -133,6 +133,20 @@ def test_an_operators_rate_goes_before_the_tasks_and_that_before_the_setting(set
     assert restraint.restraint_on(exempt, {}) is None
 
 
+def test_a_queues_limits_count_where_a_task_has_none_of_that_kind(settings):
+    settings.DJTASKS = {**settings.DJTASKS, "TASK_DEFAULT_RATE_LIMIT": "1/s"}
+    message = build("shop.tasks.sync", (5,), {}, {"queue": "mail"})
+    plain = restraint.restraint_on(declare(), {}, ("20/s", 3))
+    assert (plain.interval, plain.places) == (0.05, 3)
+    assert (plain.key_of_rate(message), plain.key_of_places(message)) == ("queue:mail", "queue:mail")
+    own = restraint.restraint_on(declare(rate_limit="10/s", max_concurrency=1), {}, ("20/s", 3))
+    assert (own.interval, own.places) == (0.1, 1)
+    assert (own.key_of_rate(message), own.key_of_places(message)) == ("shop.tasks.sync", "shop.tasks.sync")
+    task = declare(rate_limit="none")
+    assert restraint.restraint_on(task, {}, ("20/s", None)) is None
+    assert restraint.restraint_on(declare(), {task.name: "5/s"}, ("20/s", None)).key_of_rate(message) == task.name
+
+
 def test_a_task_without_limits_has_none():
     assert restraint.restraint_on(declare(), {}) is None
 

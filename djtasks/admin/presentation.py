@@ -16,6 +16,7 @@ from djtasks.masking import MASK
 from djtasks.message import Wait
 from djtasks.models import Job, Worker
 from djtasks.moments import MINUTE, distance, exactly
+from djtasks.restraint import name_of
 
 NOTHING: Final = "–"
 LOOKS: Final[Mapping[str, str]] = {
@@ -180,7 +181,7 @@ def shortened(text: str) -> str:
 
 def wait_text(wait: Wait) -> SafeString | str:
     """For what a job waits that a limit holds back."""
-    key = wait.limit.partition(":")[2]
+    key = name_of(wait.limit.partition(":")[2])
     if wait.until is None:
         return _("a place: of %(key)s as many run as may") % {"key": key}
     return format_html(_("its turn by the rate of {}: {}"), key, age(wait.until))

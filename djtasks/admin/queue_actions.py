@@ -17,6 +17,8 @@ from djtasks.control import SHORTEST_AGING
 from djtasks.message import LONGEST_DELAY, MAX_QUEUE_LENGTH, PRIORITIES
 from djtasks.models import Queue
 from djtasks.queues import Standing
+from djtasks.rates import checked_rate
+from djtasks.restraint import MOST_PLACES
 
 
 class MoveForm(SubjectForm):
@@ -55,10 +57,34 @@ class SetForm(SubjectForm):
         required=False,
         help_text=gettext_lazy("So long a wait counts as one priority higher. Empty: jobs do not age."),
     )
+    rate_limit = forms.CharField(
+        label=gettext_lazy("Rate limit"),
+        required=False,
+        help_text=gettext_lazy(
+            "So often its jobs begin, such as 10/s, 10/m or 10/h, over all workers. Tasks with a rate of their own "
+            "keep that, and do not count here."
+        ),
+    )
+    max_concurrency = forms.IntegerField(
+        label=gettext_lazy("Concurrency limit"),
+        min_value=1,
+        max_value=MOST_PLACES,
+        required=False,
+        help_text=gettext_lazy(
+            "So many of its jobs run at a time, over all workers. Tasks with a limit of their own keep that, and do "
+            "not count here."
+        ),
+    )
 
     def __init__(self, data: Any, *, subject: Standing) -> None:
         super().__init__(data, subject=subject)
-        self.initial = {"default_priority": subject.default_priority, "aging": subject.aging}
+        self.initial = {name: getattr(subject, name) for name in self.fields}
+
+    def clean_rate_limit(self) -> str | None:
+        try:
+            return checked_rate(self.cleaned_data["rate_limit"]) or None
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
 
 
 class PurgeForm(SubjectForm):

@@ -31,6 +31,8 @@ COLUMNS: Final[Sequence[Column]] = (
 FURTHER_COLUMNS: Final[Sequence[Column]] = (
     ("priority", lambda queue: "" if queue.default_priority is None else str(queue.default_priority)),
     ("aging", lambda queue: "" if queue.aging is None else f"{queue.aging:g} s"),
+    ("rate", lambda queue: queue.rate_limit),
+    ("at a time", lambda queue: "" if queue.max_concurrency is None else str(queue.max_concurrency)),
     ("notes", lambda queue: " ".join(queue.notes())),
 )
 
@@ -51,6 +53,8 @@ def as_json() -> list[dict[str, Any]]:
             "workers": each.workers,
             "default_priority": each.default_priority,
             "aging": each.aging,
+            "rate_limit": each.rate_limit or None,
+            "max_concurrency": each.max_concurrency,
             "is_unserved": each.is_unserved,
             "has_senders": each.has_senders,
         }
@@ -112,6 +116,18 @@ def move(given: Given) -> tuple[str, Answer]:
     return f"{moved} job(s) were moved from {source} to {target}.", {"from": source, "to": target, "moved": moved}
 
 
+SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {
+    "default_priority": int,
+    "aging": float,
+    "rate_limit": str,
+    "max_concurrency": int,
+}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def add_set(parser: argparse.ArgumentParser) -> None:
     _add_queue(parser)
     parser.add_argument(
@@ -120,30 +136,36 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aging", metavar="SECONDS", help="So long a wait counts as one priority higher; 'none' for no aging."
     )
+    parser.add_argument(
+        "--rate-limit", metavar="RATE", help="So often its jobs begin, such as 10/m; 'none' for no limit."
+    )
+    parser.add_argument(
+        "--max-concurrency", metavar="N", help="So many of its jobs run at a time; 'none' for any number."
+    )
 
 
 def set_queue(given: Given) -> tuple[str, Answer]:
-    options = {
-        name: _value(given[name], kind, name)
-        for name, kind in (("default_priority", int), ("aging", float))
-        if given[name] is not None
-    }
+    options = {name: _value(given[name], kind, name) for name, kind in SETTINGS.items() if given[name] is not None}
     if not options:
-        raise CommandError("Say what to set: --default-priority, --aging.")
+        raise CommandError(f"Say what to set: {', '.join(map(_option, SETTINGS))}.")
     control.set_queue(given["queue"], **options)
-    told = ", ".join(f"{name} {'none' if value is None else f'{value:g}'}" for name, value in options.items())
+    told = ", ".join(f"{name} {_told(value)}" for name, value in options.items())
     return f"{given['queue']} is set: {told}.", {"queue": given["queue"], **options}
+
+
+def _told(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _add_queue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("queue", metavar="QUEUE")
 
 
-def _value(text: str, kind: Callable[[str], float], name: str) -> float | None:
+def _value(text: str, kind: Callable[[str], object], name: str) -> object:
     try:
         return None if text.lower() == "none" else kind(text)
     except ValueError:
-        raise CommandError(f"--{name.replace('_', '-')} takes a number, or none, not {text[:100]!r}.") from None
+        raise CommandError(f"{_option(name)} takes a number, or none, not {text[:100]!r}.") from None
 
 
 def count_above_0(text: str) -> int:
@@ -163,5 +185,5 @@ ACTIONS: Final[Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Act
     "resume": (_add_queue, resume, "End a pause."),
     "purge": (add_purge, purge, "Remove all that waits in a queue, as if it had never been sent."),
     "move": (add_move, move, "Move what waits in one queue to another."),
-    "set": (add_set, set_queue, "Set the default priority of a queue, and how jobs age in it."),
+    "set": (add_set, set_queue, "Set a queue's default priority and limits, and how jobs age in it."),
 }

@@ -142,6 +142,11 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         chosen = self.exclude(aging=None).values_list("name", "aging")
         return {name: step for name, step in chosen if step is not None}
 
+    def limits(self) -> dict[str, tuple[str, int | None]]:
+        """Of each queue that has a limit: its rate ("" for none), and how many of its jobs may run at a time."""
+        rows = self.exclude(rate_limit="", max_concurrency=None).values_list("name", "rate_limit", "max_concurrency")
+        return {name: (rate, places) for name, rate, places in rows}
+
 
 class Queue(models.Model):
     """How a queue is set. A queue needs no row to exist."""
@@ -173,4 +178,5 @@ class Queue(models.Model):
     @property
     def is_set(self) -> bool:
         """Whether it says anything beside the name."""
-        return self.paused or self.default_priority is not None or self.aging is not None
+        has_limits = bool(self.rate_limit) or self.max_concurrency is not None
+        return self.paused or self.default_priority is not None or self.aging is not None or has_limits

@@ -18,7 +18,7 @@ from djtasks.models.metric import Figures
 from djtasks.monitoring import families, totals
 from djtasks.monitoring.labels import queue_labels, task_label
 from djtasks.queues import Standing, known_queues, standing
-from djtasks.restraint import task_of
+from djtasks.restraint import queue_of, task_of
 
 RECENTLY: Final = timedelta(hours=1)
 
@@ -60,8 +60,9 @@ def _of_broker(now: datetime) -> Iterator[Metric]:
     yield from _of_queues(queues, {name: _age(now, since) for name, since in oldest.items()})
     waiting: dict[tuple[str, str], int] = {}
     for each in limits:
-        kind = task_label(task_of(each.key)), "rate" if each.limit.startswith(RATE) else "concurrency"
-        waiting[kind] = waiting.get(kind, 0) + each.waiting
+        kind = "rate" if each.limit.startswith(RATE) else "concurrency"
+        name = ("", f"queue_{kind}") if queue_of(each.key) else (task_label(task_of(each.key)), kind)
+        waiting[name] = waiting.get(name, 0) + each.waiting
     family = GaugeMetricFamily(
         "djtasks_limit_waiting_jobs", "Jobs that wait for their slot or their place.", labels=["task", "limit"]
     )

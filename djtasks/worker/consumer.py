@@ -313,8 +313,9 @@ class Consumer:
 
         Nor one that is acknowledged before it runs, which the broker has to know for that.
         """
+        self._restraints.heed()
         task = registry.find(message.task)
-        if task is None or task.batch is not None or self._restraints.on(message.task) is not None:
+        if task is None or task.batch is not None or self._restraints.on(message) is not None:
             return False
         return self.broker.transactional or (task.acknowledges_late and not message.check)
 

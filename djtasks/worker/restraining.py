@@ -1,4 +1,4 @@
-"""What stands between a claim and a run: the limits on tasks, asked of the broker for a whole batch.
+"""What stands between a claim and a run: the limits on tasks and queues, asked of the broker for a whole batch.
 
 A job without a limit passes at the cost of one look into a dict. What is limited is let through, held here for its
 slot, or given back to wait for its turn, in one step with the others of its key.
@@ -16,9 +16,9 @@ from typing import Final
 
 from djtasks import registry
 from djtasks.brokers import Broker
-from djtasks.message import CONCURRENCY, RATE, Delivery
-from djtasks.models import Limit
-from djtasks.restraint import Restraint, recall, restraint_on
+from djtasks.message import CONCURRENCY, RATE, Delivery, Message
+from djtasks.models import Limit, Queue
+from djtasks.restraint import UNLIMITED, Restraint, recall, restraint_on
 
 MOST_HELD: Final = 100  # jobs
 READ_EVERY: Final = 2.0  # seconds between two looks at what an operator has set
@@ -49,17 +49,19 @@ class Restraints:
         self._read = float("-inf")
         self._watches_until = 0.0
         self._rates: dict[str, str] = {}
-        self._known: dict[str, Restraint | None] = {}
+        self._queues: dict[str, tuple[str, int | None]] = {}
+        self._known: dict[tuple[str, str], Restraint | None] = {}
         self._number = 0
         self._spreads: deque[float] = deque(maxlen=ANSWERS)
 
-    def on(self, task: str) -> Restraint | None:
-        """The limits on a task; None if there are none, or it is unknown."""
+    def on(self, message: Message) -> Restraint | None:
+        """The limits on a job; None if there are none, or its task is unknown."""
+        name = message.task, message.queue
         try:
-            return self._known[task]
+            return self._known[name]
         except KeyError:
-            found = registry.find(task)
-            restraint = self._known[task] = None if found is None else restraint_on(found, self._rates)
+            task, of_queue = registry.find(message.task), self._queues.get(message.queue, UNLIMITED)
+            restraint = self._known[name] = None if task is None else restraint_on(task, self._rates, of_queue)
             return restraint
 
     def look(self) -> None:
@@ -67,19 +69,25 @@ class Restraints:
         if time.monotonic() - self._read < READ_EVERY:
             return
         is_first, self._read = self._read == float("-inf"), time.monotonic()
-        before, self._rates = self._rates, Limit.objects.all().rates()
+        rates, self._rates = self._rates, Limit.objects.all().rates()
+        queues, self._queues = self._queues, Queue.objects.all().limits()
         self._known = {}
-        if not is_first and before != self._rates:
+        if not is_first:
             # Who sees it last calls last those that he may have sent into the old line meanwhile.
-            recall(self.broker, {task for task, _rate in before.items() ^ self._rates.items()})
+            tasks = {task for task, _rate in rates.items() ^ self._rates.items()}
+            recall(self.broker, tasks, {queue for queue, _limits in queues.items() ^ self._queues.items()})
 
     def watch(self) -> None:
-        """`look`, too, for a while after something was limited: who has sent jobs into a line by an old rate calls it.
+        """`look`, too, for a while after `heed`: who has sent jobs into a line by an old rate calls it.
 
         Nobody else would: what waits there for an hour is not claimed before.
         """
         if self._watches_until > time.monotonic():
             self.look()
+
+    def heed(self) -> None:
+        """Let `watch` look for a while, as something was limited, or came here without a claim."""
+        self._watches_until = time.monotonic() + 2 * READ_EVERY
 
     def let_through(
         self,
@@ -95,14 +103,14 @@ class Restraints:
         `held`: how many are held here for their slots; `here`: what runs and waits here; `seconds`: how long one takes.
         Raises BrokerUnavailable.
         """
-        limited = [(each, found) for each in deliveries if (found := self.on(each.message.task)) is not None]
+        limited = [(each, found) for each in deliveries if (found := self.on(each.message)) is not None]
         if not limited:
             return list(deliveries)
         free = {each.id: each for each in deliveries}
         restrained = [(each, found) for each, found in limited if not _ends_without_a_run(each)]
         for each, _found in restrained:
             del free[each.id]
-        self._watches_until = time.monotonic() + 2 * READ_EVERY
+        self.heed()
         # In this order: a slot does not wait for a place; but what has a place and no slot gives it back at once.
         placed = self._with_places(restrained, Counter(_limits_of(here)), seconds)
         for each in self._with_slots(placed, self._runs * _room(seconds) - held, hold):

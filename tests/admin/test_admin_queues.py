@@ -389,6 +389,16 @@ def test_default_priority_and_aging_are_set_by_a_form(broker: Broker, root: Clie
     assert "less than or equal to 100" in act(root, "set", default_priority="101").text
 
 
+def test_limits_are_set_by_a_form(broker: Broker, root: Client) -> None:
+    act(root, "set", rate_limit="10/m", max_concurrency="3")
+    assert "at most 10/m · at most 3 at a time" in row_of(root.get(LIST).text, ">mail<")[0]
+    assert Queue.objects.limits() == {"mail": ("10/m", 3)}
+    assert "A rate is written as" in act(root, "set", rate_limit="often").text
+    assert "greater than or equal to 1" in act(root, "set", max_concurrency="0").text
+    act(root, "set", rate_limit="", max_concurrency="")
+    assert Queue.objects.limits() == {}
+
+
 @pytest.mark.parametrize(
     ("action", "permission"),
     [
