@@ -48,9 +48,9 @@ class Wakeup:
 
     def changed(self) -> bool:
         """SQLite: whether another connection has written since the last look."""
-        with self.connection.cursor() as cursor:
-            cursor.execute("PRAGMA data_version")
-            (version,) = cursor.fetchone()
+        self.connection.ensure_connection()
+        with self.connection.wrap_database_errors:  # by the driver itself: this is asked all the time
+            (version,) = self.connection.connection.execute("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(before != version)
 
