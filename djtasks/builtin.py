@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from django.db import InterfaceError, OperationalError
+
 from djtasks import bulk, statistics, stranded, upkeep
 from djtasks.canvas import signature
 from djtasks.canvas.normal import ACCUMULATE
@@ -19,6 +21,8 @@ A_DAY: Final = 86400  # seconds
 
 # First in their queue, though a million wait there; skipped while the last one has not ended.
 UPKEEP = {"schedule": 60, "overlap": False, "catch_up": "skip", "options": {"priority": 100, "ignore_result": True}}
+# A server that restarts is no failure that anybody must look at.
+DOWN: Final = (OperationalError, InterfaceError)
 
 
 @shared_task(name=ACCUMULATE)
@@ -41,19 +45,21 @@ def call_starmap(task: Mapping[str, Any], it: Iterable[Sequence[Any]]) -> list[A
     return [sig.clone()(*each) for each in it]
 
 
-@shared_task(name="djtasks.prune", schedule=UPKEEP, log_level=logging.DEBUG)
+@shared_task(name="djtasks.prune", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN)
 def prune() -> int:
     """Delete what has expired: jobs after RESULT_EXPIRES, and what belongs to them."""
     return upkeep.prune_for()
 
 
-@shared_task(name="djtasks.count", schedule=UPKEEP, log_level=logging.DEBUG)
+@shared_task(name="djtasks.count", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN)
 def count() -> int:
     """Count what has ended, for the statistics."""
     return statistics.count()
 
 
-@shared_task(name="djtasks.end_stranded", schedule={**UPKEEP, "schedule": AN_HOUR}, log_level=logging.DEBUG)
+@shared_task(
+    name="djtasks.end_stranded", schedule={**UPKEEP, "schedule": AN_HOUR}, log_level=logging.DEBUG, autoretry_for=DOWN
+)
 def end_stranded() -> int:
     """End groups whose members are gone, so that their chords fail instead of waiting for ever."""
     return stranded.end()

@@ -3,12 +3,16 @@
 A connection may be half-open: the other end, or something between, has gone and says nothing. Drivers wait then for as
 long as TCP does, which may be hours. So a thread beside those that talk to the database cuts the connection of one that
 has not got on for too long. Its owner meets the error that it would meet had the server hung up, and goes on as then.
+
+The same from the other end: who stands still within a transaction, or cannot be reached any more, holds locks on jobs
+that others are to take over. So the server ends a transaction of ours in which nothing was asked for that long.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -21,6 +25,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks.conf import settings
+
+Connect = Callable[[dict[str, Any]], Any]
 
 logger = logging.getLogger("djtasks.worker")
 
@@ -43,11 +49,56 @@ def make_own(connection: BaseDatabaseWrapper) -> None:
     options = ours.get(connection.vendor, {}) | connection.settings_dict.get("OPTIONS", {})
     options.pop("pool", None)
     connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
-    if connection.vendor == "mysql" and connection.Database.__name__ == "pymysql":  # type: ignore[attr-defined]
-        connection.get_new_connection = _greeted_soon(connection.get_new_connection)  # type: ignore[assignment, method-assign]
+    connect: Connect = connection.get_new_connection
+    if connection.vendor == "mysql":
+        if connection.Database.__name__ == "pymysql":  # type: ignore[attr-defined]
+            connect = _greeted_soon(connect)
+        connect = _told_not_to_idle(connect)
+    if connection.vendor == "postgresql":
+        connect = _asking_not_to_idle(connect)
+    connection.get_new_connection = connect  # type: ignore[assignment, method-assign]
 
 
-def _greeted_soon(connect: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+def _longest_idle() -> int:
+    """Seconds for which nothing is asked in a transaction of ours, whole ones."""
+    return int(max(1, math.ceil(settings.WORKER_LOST_AFTER / 2)))
+
+
+def _asking_not_to_idle(connect: Connect) -> Connect:
+    """PostgreSQL's `connect` with a limit to idle transactions, in the start of the session: it is the session's own.
+
+    A pooler such as PgBouncer, whose sessions are not ours, may refuse that: then there is no limit.
+    """
+    refuses = False
+
+    def connect_with_limit(params: dict[str, Any]) -> Any:
+        nonlocal refuses
+        limit = f"-c idle_in_transaction_session_timeout={_longest_idle()}s"
+        if not refuses:
+            try:
+                return connect({**params, "options": f"{params.get('options') or ''} {limit}".strip()})
+            except Exception as error:
+                refuses = "startup parameter" in str(error) or "option" in str(error)
+                if not refuses:
+                    raise
+        return connect(params)
+
+    return connect_with_limit
+
+
+def _told_not_to_idle(connect: Connect) -> Connect:
+    """MariaDB's `connect` with a limit to idle transactions. MySQL has none."""
+
+    def connect_with_limit(params: dict[str, Any]) -> Any:
+        driver = connect(params)
+        with contextlib.suppress(Exception), contextlib.closing(driver.cursor()) as cursor:
+            cursor.execute(f"SET SESSION idle_transaction_timeout = {_longest_idle()}")
+        return driver
+
+    return connect_with_limit
+
+
+def _greeted_soon(connect: Connect) -> Connect:
     """PyMySQL's `connect` with the time to connect as the limit of the whole of it.
 
     For the server's greeting it would wait as for any answer: for as long as `read_timeout` says.

@@ -6,11 +6,11 @@ from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import InternalError, OperationalError, connections
 
 from djtasks import half_open, states
 from djtasks.half_open import Waiting
-from djtasks.models import Job, Worker
+from djtasks.models import Job, Queue, Worker
 from tests import servers, tasks
 from tests.proxy import Proxy
 
@@ -106,6 +106,35 @@ def test_what_is_slow_is_given_more_time_at_each_try(database):
             except OperationalError:
                 connection.close()
         assert tries > 1
+
+
+def test_who_stands_still_in_a_transaction_of_ours_holds_no_lock_for_long(database, settings):
+    settings.DJTASKS = {**settings.DJTASKS, "WORKER_LOST_AFTER": 2}
+    Queue.objects.create(name="mail")
+    lock, port = "SELECT name FROM djtasks_queue WHERE name = 'mail' FOR UPDATE", connections.settings[database]["PORT"]
+    with connection_by(port, database) as ours, connection_by(port, database) as theirs:
+        half_open.make_own(ours)
+        for each in (ours, theirs):
+            each.set_autocommit(False)
+        ask(ours, lock)
+        assert ask(theirs, lock) < 10  # the server ends our transaction meanwhile
+        theirs.rollback()
+        with pytest.raises((OperationalError, InternalError)):
+            ask(ours)
+
+
+def test_a_pooler_that_refuses_the_limit_is_asked_without_it(database):
+    def connect(params):
+        asked.append(params)
+        if "options" in params:
+            raise OperationalError('FATAL: unsupported startup parameter in options: "idle_in_transaction_..."')
+        return "a connection"
+
+    asked = []
+    connect_with_limit = half_open._asking_not_to_idle(connect)
+    assert connect_with_limit({"host": "there"}) == "a connection"
+    assert connect_with_limit({"host": "there"}) == "a connection"
+    assert [sorted(each) for each in asked] == [["host", "options"], ["host"], ["host"]]
 
 
 def test_a_connection_that_does_not_come_about_is_given_up(database, monkeypatch):

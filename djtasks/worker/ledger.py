@@ -17,7 +17,7 @@ from datetime import timedelta
 from math import inf
 from typing import Final
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, connections
 
 from djtasks import follow_ups, reports, states
 from djtasks.brokers import Broker
@@ -254,8 +254,10 @@ class Ledger:
         for attempt in range(1, tries + 1):
             try:
                 entry = self._writer.write(outcomes, self._untold, self._with_rows)
-            except (OperationalError, InterfaceError, BrokerUnavailable) as error:
-                connections[settings.DATABASE].close_if_unusable_or_obsolete()
+            except (OperationalError, InterfaceError, InternalError, BrokerUnavailable) as error:
+                is_usable = _is_usable_still()
+                if is_usable and isinstance(error, InternalError):  # of the data, not of an end to the session
+                    raise
                 if attempt == tries:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
@@ -310,6 +312,13 @@ def _named() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
+
+
+def _is_usable_still() -> bool:
+    """Whether the connection outlives an error; else the next use of it makes a new one."""
+    connection = connections[settings.DATABASE]
+    connection.close_if_unusable_or_obsolete()
+    return connection.connection is not None
 
 
 def _begun(each: _Begun) -> Outcome:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -254,6 +255,34 @@ def test_outcomes_survive_a_store_that_does_not_answer(broker, ledger, monkeypat
     assert ledger.pending == 1
     ledger.commit()
     assert row(delivery).state == states.SUCCESS
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_process_that_stood_still_in_a_transaction_stores_its_outcome_on_a_new_connection(broker, ledger, database):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery, follow_ups=(follow_up(), follow_up())))
+    connection, other = connections[database], connections[database].copy()
+    pids = []
+
+    def stand_still(execute, sql, params, many, context):
+        if not pids and connection.in_atomic_block and "UPDATE" in sql:
+            driver = connection.connection
+            pids.append(driver.info.backend_pid)
+            driver.execute("SET LOCAL idle_in_transaction_session_timeout = 100")
+            wait_until(lambda: not backends(other, pids[0]))
+        return execute(sql, params, many, context)
+
+    with closing(other), connection.execute_wrapper(stand_still):
+        ledger.commit()
+    assert pids
+    assert row(delivery).state == states.SUCCESS
+    assert Job.objects.waiting().count() == 2
+
+
+def backends(connection, pid):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid])
+        return cursor.fetchone()[0]
 
 
 def test_recording_blocks_when_too_much_waits(broker, ledger):
