@@ -15,7 +15,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
+from django.db.models.sql.compiler import SQLCompiler
+from django.db.models.sql.datastructures import BaseTable
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -72,22 +75,29 @@ class Way:
 class Window:
     """Among which jobs the filters are sought: all, or those from `boundary` on in the order of `order`.
 
-    `is_sought`: no index answers all filters, so that jobs are looked through.
+    `is_sought`: no index answers all filters, so that jobs are looked through. `newest`: those from `boundary` on,
+    where the database has to be made to take the index that gives them.
     """
 
     order: str = "id"
     boundary: Any = None
     is_sought: bool = True
     leads: str = ""
+    newest: JobQuerySet | None = None
 
     @property
     def is_cut(self) -> bool:
         """Whether there may be more that match."""
         return self.boundary is not None
 
-    @property
-    def condition(self) -> Q:
-        return Q(**{f"{self.order}__gte": self.boundary}) if self.is_cut else Q()
+    def of(self, jobs: JobQuerySet) -> JobQuerySet:
+        """Those of `jobs` that are in it."""
+        if self.newest is None:
+            return jobs.filter(**{f"{self.order}__gte": self.boundary}) if self.is_cut else jobs
+        jobs = jobs.all()
+        jobs.query.get_initial_alias()
+        jobs.query.alias_map[Job._meta.db_table] = _Rows(self.newest)
+        return jobs
 
     @property
     def ordering(self) -> tuple[str, ...]:
@@ -142,7 +152,8 @@ class Selection:
                 return Window(way.order, is_sought=False, leads=way.leads)
         windows = []
         for way in ways:
-            windows.append(Window(way.order, _boundary(way), leads=way.leads))
+            newest = _by(way)[:LOOKED_THROUGH] if way.leads == "task" else None
+            windows.append(Window(way.order, _boundary(way), leads=way.leads, newest=newest))
             if not windows[-1].is_cut:
                 break
         return windows[-1] if not windows[-1].is_cut else windows[0]
@@ -219,8 +230,8 @@ class Selection:
         others = self.without("state")
         if not others.given:
             return _counts_of_all()
-        window = others.window(always=True)
-        newest = others.matching(Job.objects.filter(window.condition), leads=window.leads).order_by(*window.ordering)
+        window = others.window()
+        newest = others.matching(window.of(Job.objects.all()), leads=window.leads).order_by(*window.ordering)
         return tally(list(newest.values_list("state", flat=True)[:MOST_COUNTED]), window)
 
 
@@ -244,9 +255,29 @@ def starts_with(column: str, prefix: str) -> Q:
 
 def _boundary(way: Way) -> Any:
     """The value of the order's column in the last job that is looked at; None if there are no more than that."""
-    order = (f"-{way.leads}", "-id") if way.leads else (f"-{way.order}",)
-    rows = Job.objects.filter(way.condition).order_by(*order).values_list(way.order, flat=True)
+    rows = _by(way).values_list(way.order, flat=True)
     return next(iter(rows[LOOKED_THROUGH - 1 : LOOKED_THROUGH]), None)
+
+
+def _by(way: Way) -> JobQuerySet:
+    """The jobs that the index answers, in its order."""
+    order = (f"-{way.leads}", "-id") if way.leads else (f"-{way.order}",)
+    return Job.objects.filter(way.condition).order_by(*order)
+
+
+class _Rows(BaseTable):
+    """The table of jobs as if it held only these.
+
+    With the task and the id of the oldest one in its WHERE, PostgreSQL walks through the jobs of all tasks since then.
+    """
+
+    def __init__(self, jobs: JobQuerySet) -> None:
+        super().__init__(Job._meta.db_table, Job._meta.db_table)
+        self.jobs = jobs
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> tuple[str, tuple[Any, ...]]:
+        sql, values = self.jobs.query.get_compiler(connection=connection).as_sql()
+        return f"({sql}) {connection.ops.quote_name(Job._meta.db_table)}", values
 
 
 def _counts_of_all() -> dict[str, str]:

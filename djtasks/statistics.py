@@ -41,6 +41,7 @@ LEVELS: Final = (
     Level(60, timedelta(hours=3)),
     Level(600, timedelta(days=2)),
     Level(3600, timedelta(days=90)),
+    Level(86_400, timedelta(days=90)),
 )
 
 
@@ -79,7 +80,7 @@ def _uncounted(level: Level, now: datetime, beginning: Callable[[datetime], date
     `beginning` tells from when on there is something to count.
     """
     length = timedelta(seconds=level.seconds)
-    counted = Metric.objects.filter(seconds=level.seconds, task="", queue="").order_by("-start_at")
+    counted = Metric.objects.counted().filter(seconds=level.seconds).order_by("-start_at")
     last = counted.values_list("start_at", flat=True).first()
     oldest = start_of(level, now - level.kept) + length
     since = oldest if last is None else max(last + length, oldest)
@@ -110,24 +111,37 @@ def _count(start: datetime, *, with_depths: bool) -> bool:
     """Count one period of the finest level. Returns whether nobody else has."""
     level = LEVELS[0]
     with transaction.atomic(using=settings.DATABASE):
-        if not Metric.objects.begin(start, level.seconds):
+        if not Metric.objects.begin(start, level.seconds, whole=True):
             return False
         end = start + timedelta(seconds=level.seconds)
         found = between(start, end)
+        whole = _whole(found) + _whole(Metric.objects.of(level.seconds, start, end).summed())
         if with_depths:
-            found["", ""] = Figures(Counter({LOOKS: 1}))  # a queue that is not named then was empty
+            whole.counts[LOOKS] = 1  # a queue that is not named then was empty
             for queue, depths in _depths().items():
                 found.setdefault(("", queue), Figures()).counts.update(depths)
-        Metric.objects.add(start, level.seconds, found)
+        Metric.objects.add(start, level.seconds, {**found, ("", ""): whole})
     return True
+
+
+def _whole(found: Mapping[tuple[str, str], Figures]) -> Figures:
+    """What all of it comes to, so that a chart of many periods need not read each task."""
+    whole = Figures()
+    for (task, queue), figures in found.items():
+        if task:
+            whole += figures
+        elif queue:
+            whole.counts[ENQUEUED] += figures.counts[ENQUEUED]
+    return whole
 
 
 def _add_up(finer: Level, level: Level, start: datetime) -> bool:
     """Make one period of a level out of those of the finer one. Returns whether nobody else has."""
+    parts = Metric.objects.of(finer.seconds, start, start + timedelta(seconds=level.seconds))
     with transaction.atomic(using=settings.DATABASE):
-        if not Metric.objects.begin(start, level.seconds):
+        whole = not parts.counted().filter(whole=False).exists()
+        if not Metric.objects.begin(start, level.seconds, whole=whole):
             return False
-        parts = Metric.objects.of(finer.seconds, start, start + timedelta(seconds=level.seconds))
         Metric.objects.add(start, level.seconds, parts.summed())
     return True
 

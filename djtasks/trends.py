@@ -6,7 +6,7 @@ Of each length of time about as many rows are read, whatever ran in it. What is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +16,7 @@ from django.db.models import Q
 from djtasks import states
 from djtasks.models import Job, Metric
 from djtasks.models.fields import utc_now
-from djtasks.models.metric import Figures, Sum, quantile
+from djtasks.models.metric import Figures, MetricQuerySet, Stored, Sum, quantile
 from djtasks.statistics import ENQUEUED, LEVELS, LOOKS, Level, between, start_of
 
 MOST_ROWS: Final = 20_000  # of metrics at a time; what is older is left out, and said to be
@@ -130,16 +130,13 @@ class Trends:
 
 
 def read(window: Window, now: datetime | None = None, *, task: str | None = None) -> Trends:
-    """What happened in that window up to `now`: a statement a level, and two for each minute not counted yet.
+    """What happened in that window up to `now`: a statement or two a level, and two for each minute not counted yet.
 
     With `task`, what ended of that one alone.
     """
     now = now or utc_now()
     reading = _Reading(window, now, task)
-    counted_until = reading.begin
-    for level in reversed(LEVELS[: LEVELS.index(window.level) + 1]):
-        counted_until = reading.take_counted(level, counted_until)
-    reading.take_uncounted(counted_until)
+    reading.take_uncounted(reading.take_counted())
     return reading.trends(window)
 
 
@@ -150,8 +147,21 @@ def _summed(totals: Iterable[Total]) -> Total:
     return whole
 
 
+@dataclass(slots=True)
+class _Span:
+    """Periods of one level that begin from `begin` on and before `end`."""
+
+    level: Level
+    begin: datetime
+    end: datetime
+
+
 class _Reading:
-    """Points that are filled, level by level."""
+    """Points that are filled, level by level.
+
+    A point needs one row for each queue and one for all tasks together. Only the sums by task are made of the rows of
+    tasks, which are many: of periods as long as there are.
+    """
 
     def __init__(self, window: Window, now: datetime, task: str | None) -> None:
         self.level, self.now, self.task = window.level, now, task
@@ -163,26 +173,25 @@ class _Reading:
             self.points[start] = Point(start, min(self.step, now - start).total_seconds())
         self._by_point: dict[datetime, Sum] = {}
         self._by_task_and_queue: dict[tuple[str, str], Sum] = {}
+        self._came: dict[datetime, Counter[str]] = {}
+        self._told: set[tuple[int, datetime]] = set()  # periods whose points do not need the rows of tasks
+        self._longer = LEVELS[LEVELS.index(window.level) + 1]
+        self._longer_starts: list[datetime] = []  # of such periods that have been counted
+        self._cut_until = self.begin
         self.gap: tuple[datetime, datetime] | None = None
-        self.is_cut = False
 
-    def take_counted(self, level: Level, since: datetime) -> datetime:
-        """Add the periods of that level from `since` on. Returns until when they have been counted."""
-        found = Metric.objects.of(level.seconds, since, self.now).order_by("-start_at")
-        if self.task is not None:
-            found = found.filter(Q(task=self.task) | Q(task="", queue=""))
-        rows = list(found[: MOST_ROWS + 1].stored())
-        if len(rows) > MOST_ROWS:
-            oldest = rows[-1][0]
-            rows = [row for row in rows if row[0] > oldest]
-            self._leave_out(self.begin, oldest + timedelta(seconds=level.seconds))
-            self.is_cut = True
-        until = since
-        for start_at, task, queue, counts, histogram in rows:
-            self._add(start_at, task, queue, counts, histogram)
-            if not task and not queue:
-                until = max(until, start_at + timedelta(seconds=level.seconds))
-        return until
+    def take_counted(self) -> datetime:
+        """Add what has been counted. Returns until when."""
+        spans, begin = list[_Span](), self.begin
+        for level in reversed(LEVELS[: LEVELS.index(self.level) + 1]):
+            end = self._take_queues(level, begin)
+            spans.append(_Span(level, max(begin, self._cut_until), end))
+            begin = end
+        spans[-1].end = self.now  # what leaves no row stands in its minute before that is counted
+        if self.task is None:
+            spans = [*self._lengthened(spans[0]), *spans[1:]]
+        self._take_tasks([span for span in spans if span.begin < span.end])
+        return begin
 
     def take_uncounted(self, since: datetime) -> None:
         """Add what ended and came from `since` on, by the jobs; of what is long ago, only whether there was any."""
@@ -194,44 +203,98 @@ class _Reading:
             end = min(start_of(self.level, begin) + self.step, self.now)
             for (task, queue), figures in between(begin, end).items():
                 if self.task is None or task == self.task:
-                    self._add(begin, task, queue, figures.counts, figures.stored_histogram)
+                    self._add(Stored(begin, 0, task, queue, False, figures.counts, figures.stored_histogram))
             begin = end
+
+    def trends(self, window: Window) -> Trends:
+        """All of it, added up."""
+        tasks: dict[str, Total] = {}
+        queues: dict[str, Total] = {}
+        for start, point in self.points.items():
+            if start >= self._cut_until:
+                point.total.add(self._by_point.get(start, Sum()).figures)
+                for queue, number in self._came.get(start, {}).items():
+                    queues.setdefault(queue, Total()).counts[ENQUEUED] += number
+        for (task, queue), found in self._by_task_and_queue.items():
+            figures = found.figures
+            queues.setdefault(queue, Total()).add(figures)
+            tasks.setdefault(task, Total()).add(figures)
+        return Trends(window, list(self.points.values()), tasks, queues, self.gap, self._cut_until > self.begin)
+
+    def _take_queues(self, level: Level, since: datetime) -> datetime:
+        """Add the rows without a task from `since` on. Returns until when that level has been counted."""
+        found = Metric.objects.of(level.seconds, since, self.now)
+        found = found.counted() if self.task is not None else found.filter(task="")
+        if level is self.level and self.task is None:
+            longer = Metric.objects.of(self._longer.seconds, since, self.now).counted()
+            found = found.union(longer, all=True)
+        rows = self._read(found.order_by("-start_at"), level.seconds)
+        self._longer_starts += [row.start_at for row in rows if row.seconds == self._longer.seconds]
+        rows = [row for row in rows if row.seconds == level.seconds]
+        if self.task is None:
+            self._told |= {(row.seconds, row.start_at) for row in rows if row.whole}
+        until = since
+        for row in rows:
+            if row.queue:
+                self._add(row)
+            else:
+                until = max(until, row.start_at + timedelta(seconds=row.seconds))
+                self._add_whole(row)
+        return until
+
+    def _take_tasks(self, spans: Sequence[_Span]) -> None:
+        """Add the rows of tasks in these spans."""
+        chosen = Q(task__gt="") if self.task is None else Q(task=self.task)
+        first, *others = (Metric.objects.of(each.level.seconds, each.begin, each.end).filter(chosen) for each in spans)
+        for row in self._read(first.union(*others, all=True).order_by("-start_at")):
+            self._add(row)
+
+    def _lengthened(self, span: _Span) -> list[_Span]:
+        """The span in longer periods, where they have been counted and no point needs the rows of the shorter ones."""
+        length, at, found = timedelta(seconds=self._longer.seconds), span.begin, list[_Span]()
+        for start in sorted(self._longer_starts):
+            shorter = {(span.level.seconds, start + n * self.step) for n in range(length // self.step)}
+            if shorter <= self._told:
+                self._told.add((self._longer.seconds, start))
+                if not found or at < start:
+                    found += [_Span(span.level, at, start), _Span(self._longer, start, start)]
+                found[-1].end = at = start + length
+        return [*found, _Span(span.level, at, span.end)]
+
+    def _read(self, found: MetricQuerySet, seconds: int | None = None) -> list[Stored]:
+        """These rows, the newest first; without the oldest ones if there are too many.
+
+        Then what is left out ends with the oldest period, or so many seconds after its start.
+        """
+        rows = list(found[: MOST_ROWS + 1].stored())
+        if len(rows) > MOST_ROWS:
+            oldest = rows[-1]
+            rows = [row for row in rows if row.start_at > oldest.start_at]
+            self._cut_until = max(self._cut_until, oldest.start_at + timedelta(seconds=seconds or oldest.seconds))
+            self._leave_out(self.begin, self._cut_until)
+        return rows
 
     def _leave_out(self, begin: datetime, end: datetime) -> None:
         for point in self.points.values():
             if point.start < end and point.start + self.step > begin:
                 point.known = False
 
-    def _add(
-        self,
-        moment: datetime,
-        task: str,
-        queue: str,
-        counts: Mapping[str, int],
-        histogram: Mapping[str, dict[str, int]],
-    ) -> None:
-        start = start_of(self.level, moment)
-        point = self.points.get(start)
-        if point is None:
-            return
-        if not task and not queue:
-            point.looks += counts.get(LOOKS, 0)
-            return
-        if not task:
-            point.depths[queue] += counts.get("ready", 0)
-            counts = {ENQUEUED: counts.get(ENQUEUED, 0)}
-        self._by_point.setdefault(start, Sum()).add(counts, histogram)
-        self._by_task_and_queue.setdefault((task, queue), Sum()).add(counts, histogram)
+    def _add_whole(self, row: Stored) -> None:
+        """Add the row that says that a period has been counted."""
+        start = start_of(self.level, row.start_at)
+        self.points[start].looks += row.counts.pop(LOOKS, 0)
+        if (row.seconds, row.start_at) in self._told:
+            self._by_point.setdefault(start, Sum()).add(row.counts, row.histogram)
 
-    def trends(self, window: Window) -> Trends:
-        """All of it, added up."""
-        for start, found in self._by_point.items():
-            self.points[start].total.add(found.figures)
-        tasks: dict[str, Total] = {}
-        queues: dict[str, Total] = {}
-        for (task, queue), found in self._by_task_and_queue.items():
-            figures = found.figures
-            queues.setdefault(queue, Total()).add(figures)
-            if task:
-                tasks.setdefault(task, Total()).add(figures)
-        return Trends(window, list(self.points.values()), tasks, queues, self.gap, self.is_cut)
+    def _add(self, row: Stored) -> None:
+        """Add what is counted of a queue, or of a task in it."""
+        start = start_of(self.level, row.start_at)
+        counts: Mapping[str, int] = row.counts
+        if row.task:
+            self._by_task_and_queue.setdefault((row.task, row.queue), Sum()).add(counts, row.histogram)
+        else:
+            counts = {ENQUEUED: row.counts.get(ENQUEUED, 0)}
+            self._came.setdefault(start, Counter())[row.queue] += counts[ENQUEUED]
+            self.points[start].depths[row.queue] += row.counts.get("ready", 0)
+        if (row.seconds, row.start_at) not in self._told:
+            self._by_point.setdefault(start, Sum()).add(counts, row.histogram)

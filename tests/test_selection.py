@@ -32,7 +32,7 @@ def make(state: str = states.SUCCESS, **columns: Any) -> str:
 def chosen(reads_arguments: bool = False, **given: str) -> set[str]:
     found = Selection.read(given, reads_arguments=reads_arguments)
     window = found.window()
-    rows = found.matching(Job.objects.filter(window.condition)).order_by(*window.ordering)
+    rows = found.matching(window.of(Job.objects.all())).order_by(*window.ordering)
     return set(rows.values_list("pk", flat=True))
 
 
@@ -181,6 +181,38 @@ def test_failures_come_by_an_index_in_the_order_of_their_ids(database: str, give
     assert "djtasks_job_failed" in lines
     assert "TEMP B-TREE" not in lines
     assert "Sort" not in lines
+
+
+@pytest.mark.parametrize("reads_arguments", [False, True])
+def test_of_a_task_the_newest_are_looked_through_whatever_else_has_run(
+    database: str, monkeypatch: pytest.MonkeyPatch, reads_arguments: bool
+) -> None:
+    old, mail = make(task="a", queue="mail"), make(task="a", queue="mail")
+    for _ in range(2):
+        make(task="a"), make(task="b", queue="mail")
+    monkeypatch.setattr(selection, "LOOKED_THROUGH", 3)
+    assert chosen(reads_arguments, task="a", queue="mail") == {mail}
+    assert chosen(reads_arguments, task="a", queue="mail", state="SUCCESS", longer="0.5") == {mail}
+    counts = Selection.read({"task": "a", "queue": "mail", "state": "FAILURE"}).counts()
+    assert (counts["SUCCESS"], counts["FAILURE"]) == ("1+", "0+")
+    monkeypatch.setattr(selection, "LOOKED_THROUGH", 100)
+    assert chosen(reads_arguments, task="a", queue="mail") == {old, mail}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_newest_of_a_task_come_by_its_index(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        make(task="a")
+    monkeypatch.setattr(selection, "LOOKED_THROUGH", 2)
+    found = Selection.read({"task": "a", "queue": "mail"})
+    window = found.window()
+    with connections[database].cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off")
+    rows = found.matching(window.of(Job.objects.all()), leads=window.leads).order_by(*window.ordering)
+    plan = rows[:10].explain()
+    assert "djtasks_job_task" in plan
+    assert plan.count("Limit") == 2
+    assert "Sort" not in plan
 
 
 def test_all_that_match_are_found_however_many_were_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,42 @@ def test_what_was_sent_is_counted_by_its_ids(database):
     assert of(start, "", "mail").counts["ENQUEUED"] == 2
 
 
+def test_what_a_period_comes_to_stands_in_the_row_that_says_that_it_was_counted(database):
+    hour = (utc_now() - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
+    for number, task, queue in ((0, "shop.pay", "default"), (0, "shop.mail", "mail"), (11, "shop.pay", "default")):
+        ended(hour + number * MINUTE, task=task, queue=queue)
+    Job.objects.create(id=f"{first_id(hour)}-7aaa", task="shop.pay", queue="mail", created_at=hour)
+    Metric.objects.add(hour, 60, {("shop.ping", "default"): Figures(Counter(SUCCESS=5), Counter({-3: 5}))})
+    statistics.count()
+    for seconds, ends in ((60, 7), (600, 7), (3600, 8)):
+        whole = Metric.objects.get(start_at=hour, seconds=seconds, task="", queue="")
+        assert whole.whole
+        assert whole.figures.counts == {"SUCCESS": ends, "ENQUEUED": 1}
+        assert (sum(whole.figures.runs.values()), sum(whole.figures.waits.values())) == (ends, ends - 5)
+
+
+def test_a_period_is_not_whole_if_a_part_of_it_is_not(database):
+    """Workers of an older version count meanwhile."""
+    hour = (utc_now() - timedelta(hours=3)).replace(minute=0, second=0, microsecond=0)
+    for number in range(6):
+        Metric.objects.begin(hour + 10 * number * MINUTE, 600, whole=number != 3)
+    statistics.count()
+    assert not Metric.objects.get(start_at=hour, seconds=3600, task="", queue="").whole
+    assert Metric.objects.get(start_at=hour + timedelta(hours=1), seconds=3600, task="", queue="").whole
+
+
+def test_hours_add_up_to_days_though_they_were_counted_before_there_were_any(database):
+    now = utc_now()
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    for hours in (0, 1, 23, 24):
+        Metric.objects.begin(day + timedelta(hours=hours), 3600)
+        Metric.objects.add(day + timedelta(hours=hours), 3600, {("shop.pay", "default"): Figures(Counter(SUCCESS=2))})
+    statistics.count(now)
+    assert of(day, seconds=86_400).counts == {"SUCCESS": 6}
+    assert of(day + timedelta(days=1), seconds=86_400).counts == {"SUCCESS": 2}
+    assert of(day + timedelta(days=2), seconds=86_400) is None  # it is not over
+
+
 def test_how_deep_queues_are_is_looked_at_each_time(broker):
     broker.enqueue([Message(id=new_id(), task="shop.pay", queue="mail", countdown=at) for at in (None, None, 3600)])
     now = minute_ago(0) + MINUTE / 2
@@ -123,9 +159,9 @@ def test_how_deep_queues_are_is_looked_at_each_time(broker):
 
 def test_what_is_old_goes_level_by_level(database):
     now = utc_now()
-    for hours, seconds in ((4, 60), (4, 600), (49, 600), (49, 3600), (24 * 91, 3600)):
+    for hours, seconds in ((4, 60), (4, 600), (49, 600), (49, 3600), (24 * 91, 3600), (24 * 91, 86_400)):
         Metric.objects.create(start_at=now - timedelta(hours=hours), seconds=seconds, task="t", queue="q")
-    assert statistics.prune() == 3
+    assert statistics.prune() == 4
     assert sorted(Metric.objects.values_list("seconds", flat=True)) == [600, 3600]
 
 

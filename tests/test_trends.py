@@ -1,5 +1,6 @@
 """What was counted is read: in points of a window, by task and by queue, together with what nobody has counted yet."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,10 +9,12 @@ from django.test.utils import CaptureQueriesContext
 
 from djtasks import states, statistics, trends
 from djtasks.message import Message, first_id, new_id
-from djtasks.models import Job
+from djtasks.models import Job, Metric
+from djtasks.models.metric import Figures
 from djtasks.trends import WINDOWS
 
 pytestmark = pytest.mark.every_broker("redis")
+CAME = Counter({statistics.ENQUEUED: 1})
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 # Not before the hour's first minutes, so that "20 minutes ago" lies in the same day, and not in this machine's future.
 NOW = datetime.now(UTC).replace(second=30, microsecond=0) - 2 * MINUTE
@@ -116,6 +119,52 @@ def test_a_queue_that_was_empty_at_some_looks_is_less_deep_on_average(broker):
     found = trends.read(WINDOWS["1d"], at + 3 * MINUTE)
     (looked,) = [point for point in found.points if point.looks]
     assert (looked.looks, looked.depth("mail")) == (2, 2.0)
+
+
+def counted_hours(*, whole):
+    """Eight days of hours up to this one, in each of which two jobs of a task ended and one came; added up by day."""
+    this = statistics.start_of(statistics.LEVELS[2], NOW)
+    rows = {("shop.pay", "default"): Figures(Counter(SUCCESS=2), Counter({-3: 2})), ("", "mail"): Figures(CAME)}
+    for hours in range(1, 8 * 24):
+        start = this - timedelta(hours=hours)
+        Metric.objects.begin(start, 3600, whole=whole)
+        Metric.objects.add(start, 3600, {**rows, ("", ""): Figures(CAME + Counter(SUCCESS=2), Counter({-3: 2}))})
+    statistics.count(NOW)
+
+
+def figures_of(found):
+    points = [(each.start, each.total.ended, each.total.came, each.total.runs) for each in found.points]
+    return points, found.tasks["shop.pay"], found.queues["mail"].came, found.queues["default"].ended, found.gap
+
+
+def test_what_was_counted_before_periods_were_whole_reads_the_same(database):
+    counted_hours(whole=True)
+    expected = figures_of(trends.read(WINDOWS["1w"], NOW))
+    Metric.objects.all().delete()
+    counted_hours(whole=False)
+    Metric.objects.filter(task="", queue="").update(counts="{}", histogram="{}")
+    assert figures_of(trends.read(WINDOWS["1w"], NOW)) == expected
+    points, _task, came, out, _gap = expected
+    assert [ends for _start, ends, _came, _runs in points] == [2] * 167 + [0]
+    assert out == 2 * came == 334
+
+
+def test_of_days_that_have_been_counted_the_hours_of_tasks_are_not_read(database):
+    counted_hours(whole=True)
+    expected = figures_of(trends.read(WINDOWS["1w"], NOW))
+    day = statistics.start_of(statistics.LEVELS[3], NOW) - timedelta(days=3)
+    hours = Metric.objects.of(3600, day, day + timedelta(days=1)).filter(task="shop.pay")
+    assert hours.delete()[0] == 24
+    assert figures_of(trends.read(WINDOWS["1w"], NOW)) == expected
+
+
+def test_what_leaves_no_row_is_there_before_its_minute_is_counted(database):
+    statistics.count(NOW)
+    minute = statistics.start_of(statistics.LEVELS[0], NOW)
+    Metric.objects.add(minute, 60, {("shop.pay", "default"): Figures(Counter(SUCCESS=3))})
+    for name in WINDOWS:
+        found = trends.read(WINDOWS[name], NOW)
+        assert found.total.ended == found.tasks["shop.pay"].ended == found.points[-1].total.ended == 3
 
 
 def test_it_costs_the_same_whatever_ran(database):

@@ -78,7 +78,7 @@ def all_view(request: HttpRequest, action: JobAction, job_admin: JobAdmin) -> Ht
 def _ask(request: HttpRequest, action: JobAction, job_admin: JobAdmin, chosen: Selection, error: str) -> HttpResponse:
     until = utc_now()
     window = chosen.window(always=True)
-    matching = action.deed.fitting(chosen.matching(Job.objects.filter(window.condition)), until)
+    matching = action.deed.fitting(chosen.matching(window.of(Job.objects.all())), until)
     count = matching.order_by()[:MOST_COUNTED].count()
     context: dict[str, Any] = {
         "title": action.title,

@@ -97,11 +97,8 @@ class JobChangeList(ChangeList):
         found = super().get_queryset(request, exclude_parameters)
         self.selection = selection_of(request)
         self.window = self.selection.window()
-        matching: QuerySet[Any] = self.selection.matching(
-            found,  # type: ignore[arg-type]
-            leads=self.window.leads,
-        )
-        return matching.filter(self.window.condition).order_by(*self.window.ordering).defer(*NOT_LISTED)
+        matching = self.selection.matching(found, leads=self.window.leads)  # type: ignore[arg-type]
+        return self.window.of(matching).order_by(*self.window.ordering).defer(*NOT_LISTED)
 
     def get_results(self, request: HttpRequest) -> None:
         self.older = self.newer = ""

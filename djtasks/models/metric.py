@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from math import exp, floor, log
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from django.db import IntegrityError, models, transaction
 from django.utils.translation import gettext_lazy as _
@@ -43,6 +43,18 @@ class Figures:
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(self.counts + other.counts, self.runs + other.runs, self.waits + other.waits)
+
+
+class Stored(NamedTuple):
+    """A row as it stands, its JSON read: `counts` and `histogram` are what `Sum.add` takes."""
+
+    start_at: datetime
+    seconds: int
+    task: str
+    queue: str
+    whole: bool
+    counts: dict[str, int]
+    histogram: dict[str, dict[str, int]]
 
 
 class Sum:
@@ -95,6 +107,10 @@ class MetricQuerySet(models.QuerySet["Metric"]):
         """Those of periods of that length that begin from `begin` on and before `end`."""
         return self.filter(seconds=seconds, start_at__gte=begin, start_at__lt=end)
 
+    def counted(self) -> Self:
+        """Of each period that has been counted the row that says so."""
+        return self.filter(task="", queue="")
+
     def add(self, start_at: datetime, seconds: int, figures: Mapping[tuple[str, str], Figures]) -> None:
         """Add to the counts of one period, by (task, queue). Several may do so at once."""
         for attempt in range(TRIES):
@@ -118,36 +134,39 @@ class MetricQuerySet(models.QuerySet["Metric"]):
             row.figures = missing[row.task, row.queue]
         self.bulk_create(new)
 
-    def stored(self) -> Iterator[tuple[datetime, str, str, dict[str, int], dict[str, dict[str, int]]]]:
-        """Start, task, queue, and what `Sum.add` takes, of each row."""
-        rows = iter(self.values_list("start_at", "task", "queue", "counts", "histogram"))
+    def stored(self) -> Iterator[Stored]:
+        """Each row, without an instance of it."""
+        rows = iter(self.values_list(*Stored._fields))
         while portion := list(islice(rows, READ_AT_ONCE)):
-            read = json.loads(f"[{','.join(f'[{row[3]},{row[4]}]' for row in portion)}]")
-            for (start_at, task, queue, _counts, _histogram), (counts, histogram) in zip(portion, read, strict=True):
-                yield start_at, task, queue, counts, histogram
+            read = json.loads(f"[{','.join(f'[{row[-2]},{row[-1]}]' for row in portion)}]")
+            for row, (counts, histogram) in zip(portion, read, strict=True):
+                yield Stored._make((*row[:-2], counts, histogram))
 
-    def begin(self, start_at: datetime, seconds: int) -> bool:
-        """Claim the counting of one period, in the caller's transaction: whoever gets to it later is told False."""
+    def begin(self, start_at: datetime, seconds: int, *, whole: bool = False) -> bool:
+        """Claim the counting of one period, in the caller's transaction: whoever gets to it later is told False.
+
+        `whole`: the row that says so will hold what all others of the period come to.
+        """
         try:
             with transaction.atomic(using=self.db):
-                self.create(start_at=start_at, seconds=seconds, task="", queue="")
+                self.create(start_at=start_at, seconds=seconds, task="", queue="", whole=whole)
         except IntegrityError:
             return False
         return True
 
     def summed(self) -> dict[tuple[str, str], Figures]:
         """The figures of these rows, added up by (task, queue)."""
-        found: dict[tuple[str, str], Figures] = {}
-        for row in self.iterator():
-            key = (row.task, row.queue)
-            found[key] = found.get(key, Figures()) + row.figures
-        return found
+        found: dict[tuple[str, str], Sum] = {}
+        for row in self.stored():
+            found.setdefault((row.task, row.queue), Sum()).add(row.counts, row.histogram)
+        return {kind: total.figures for kind, total in found.items()}
 
 
 class Metric(models.Model):
     """Counts and histograms of one task and queue over one period; without a task, of the queue.
 
     The row without both says that the period has been counted, and how often it was looked at how deep queues are.
+    Where it is `whole`, it also holds what came and ended in all queues together.
     """
 
     task = models.CharField(_("task"), max_length=255)
@@ -156,6 +175,7 @@ class Metric(models.Model):
     seconds = models.IntegerField(_("period (seconds)"))
     counts = models.TextField(default="{}")  # JSON: ending → number
     histogram = models.TextField(default="{}")  # JSON: run, wait → bucket → number
+    whole = models.BooleanField(default=False, db_default=False)
 
     objects = AppManager.from_queryset(MetricQuerySet)()
 

@@ -27,7 +27,7 @@ class Totals:
 def today() -> Totals:
     """The day in which what was counted last lies: about as many rows are read, whatever ran in it."""
     finest = timedelta(seconds=LEVELS[0].seconds)
-    counted = Metric.objects.filter(seconds=LEVELS[0].seconds, task="", queue="").order_by("-start_at")
+    counted = Metric.objects.counted().filter(seconds=LEVELS[0].seconds).order_by("-start_at")
     last = counted.values_list("start_at", flat=True).first()
     if last is None:
         return Totals()
@@ -35,10 +35,10 @@ def today() -> Totals:
     sums: dict[tuple[str, str], Sum] = {}
     for level in reversed(LEVELS):
         begin = since
-        for start_at, task, queue, counts, histogram in Metric.objects.of(level.seconds, begin, last + finest).stored():
-            sums.setdefault((task, queue), Sum()).add(counts, histogram)
-            if not task and not queue:
-                since = max(since, start_at + timedelta(seconds=level.seconds))
+        for row in Metric.objects.of(level.seconds, begin, last + finest).stored():
+            sums.setdefault((row.task, row.queue), Sum()).add(row.counts, row.histogram)
+            if not row.task and not row.queue:
+                since = max(since, row.start_at + timedelta(seconds=level.seconds))
     totals = Totals(until=last + finest)
     for (task, queue), found in sums.items():
         _take(totals, task, queue, found.figures)

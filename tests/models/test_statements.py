@@ -382,6 +382,20 @@ def test_ready_jobs_are_counted_as_the_orm_would_but_no_further_than_wanted(conn
     assert statements.count_ready(connection, most) == {name: min(count, most) for name, count in expected.items()}
 
 
+def test_jobs_for_later_and_running_ones_are_counted_as_the_orm_would(connection):
+    assert statements.count_others(connection, 2) == ({}, {})
+    stock()
+    for number in range(2):
+        Job.objects.create(id=f"retry{number}", task="task0", queue="b", state="RETRY", run_at=ETA)
+    later, running = (
+        dict(jobs.order_by().values_list("queue").annotate(Count("pk")))
+        for jobs in (Job.objects.scheduled(), Job.objects.running())
+    )
+    assert statements.count_others(connection, 1000) == (later, running)
+    assert (later, running) == ({"a": 1, "b": 2}, {"a": 1})
+    assert sum(statements.count_others(connection, 2)[0].values()) == 2
+
+
 def test_the_oldest_are_those_that_the_orm_would_find(connection):
     assert statements.oldest(connection) == {}
     stock()
@@ -394,7 +408,9 @@ def test_the_oldest_are_those_that_the_orm_would_find(connection):
 
 
 @pytest.mark.parametrize("vendor", statements.VENDORS)
-@pytest.mark.parametrize("name", ["claim", "count_ready", "enqueue", "oldest", "promote", "queues", "record"])
+@pytest.mark.parametrize(
+    "name", ["claim", "count_others", "count_ready", "enqueue", "oldest", "promote", "queues", "record"]
+)
 def test_the_statements_name_the_tables_of_the_models(vendor, name):
     assert (Job._meta.db_table, Queue._meta.db_table) == ("djtasks_job", "djtasks_queue")
     assert "djtasks_job" in statements.sql(vendor, name)

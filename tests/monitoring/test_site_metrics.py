@@ -1,5 +1,6 @@
 """What the view tells Prometheus of the whole site, and to whom."""
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -37,6 +38,14 @@ def counted(start, seconds, **figures):
     """A period that was counted, in which jobs of `tests.tasks.add` ended."""
     Metric.objects.begin(start, seconds)
     Metric.objects.add(start, seconds, {("tests.tasks.add", "default"): Figures(**figures)})
+
+
+def test_a_day_that_was_added_up_is_told_once_until_the_next_has_begun(database):
+    day = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    last = day + timedelta(hours=23)
+    for start, seconds in ((last + timedelta(minutes=59), 60), (last, 3600), (day, 86_400)):
+        counted(start, seconds, counts=Counter(SUCCESS=3))
+    assert scrape()["djtasks_jobs_total", "default", "SUCCESS", "tests.tasks.add"] == 3
 
 
 @pytest.mark.every_broker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
@@ -232,17 +231,16 @@ def as_delivery(job: Job) -> Delivery:
 def _sizes_up_to(connection: BaseDatabaseWrapper, most: int) -> Mapping[str, QueueSize]:
     """As `sizes`: cheap however much stands in the queues."""
     ready = statements.count_ready(connection, most)
-    scheduled = Counter(Job.objects.scheduled().order_by().values_list("queue", flat=True)[: most * 10])
-    running = {queue: count for queue, _place, count in _count(Job.objects.running(), 0)}
+    scheduled, running = statements.count_others(connection, most * 10)
     paused = dict(Queue.objects.values_list("name", "paused"))
     return {
         name: QueueSize(
             ready.get(name, 0),
-            scheduled[name],
+            scheduled.get(name, 0),
             running.get(name, 0),
             paused=paused.get(name, False),
             more_ready=ready.get(name, 0) >= most,
-            more_scheduled=scheduled.total() >= most * 10,
+            more_scheduled=sum(scheduled.values()) >= most * 10,
         )
         for name in sorted({*ready, *scheduled, *running, *paused})
     }

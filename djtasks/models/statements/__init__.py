@@ -31,6 +31,7 @@ __all__ = [
     "claim",
     "close_line",
     "count_ended",
+    "count_others",
     "count_places",
     "count_ready",
     "enqueue",
@@ -152,6 +153,19 @@ def count_ready(connection: BaseDatabaseWrapper, most: int) -> dict[str, int]:
             values = [each for name in some for each in (name, name, most)]
             cursor.execute(" UNION ALL ".join([one] * len(some)), values)
             found.update(cursor.fetchall())
+    return found
+
+
+def count_others(connection: BaseDatabaseWrapper, most: int) -> tuple[dict[str, int], dict[str, int]]:
+    """How many jobs of each queue are for later, and how many run.
+
+    Of the former no more than `most` of all queues together are counted.
+    """
+    found: tuple[dict[str, int], dict[str, int]] = {}, {}
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "count_others"), [most])
+        for queue, runs, count in cursor.fetchall():
+            found[runs][queue] = count
     return found
 
 
