@@ -562,6 +562,37 @@ def test_a_cluster_keeps_all_of_a_prefix_on_one_master(use, kind):
             assert broker.purge("a") == 1
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_a_name_that_leads_to_another_master_is_looked_up_again(use, kind):
+    """As behind a managed service's name: the old master is a replica now, and cuts no connection."""
+    with RedisProcess(kind=kind) as old, RedisProcess(kind=kind) as new:
+        name = Proxy(*old.address)
+        name.open()
+        broker = use(old.url.replace(str(old.port), str(name.port)), BROKER_TIMEOUT=3.0)
+        assert works(broker)
+        name.target = new.address
+        old.client().replicaof(*new.address)
+        assert works(broker)
+        broker.enqueue([message()])
+        assert wakes(broker)
+        assert new.client().exists(broker.keys.jobs)
+        name.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_a_master_that_lacks_replicas_is_asked_again_until_it_takes_the_job(use, kind):
+    with RedisProcess(kind=kind, options={"min-replicas-to-write": 1}) as server:
+        broker = use(server.url, BROKER_TIMEOUT=0.3)
+        with pytest.raises(BrokerUnavailable, match="fewer replicas than min-replicas-to-write"):
+            broker.enqueue([message()])
+        back = threading.Timer(0.5, lambda: server.client().config_set("min-replicas-to-write", 0))
+        back.start()
+        with override_settings(DJTASKS={**django_settings.DJTASKS, "BROKER_TIMEOUT": 20.0}):
+            broker.enqueue([message(id="x")])
+        back.join()
+        assert ids(claim(broker)) == ["x"]
+
+
 @in_redis
 def test_a_claim_and_a_look_carry_no_more_than_a_client_can_hold(broker):
     """But for a message that is larger by itself."""

@@ -51,6 +51,7 @@ _TRANSIENT: Final = (
     exceptions.RedisClusterException,  # no node answers, or none has our slot
     OSError,
 )
+_LACKS_REPLICAS: Final = "NOREPLICAS"  # of a master that writes only where enough replicas follow it
 _FINAL: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
 
@@ -147,17 +148,13 @@ class Server:
         while True:
             try:
                 return self._with_connection(act, tried > 0)
-            except _FINAL as error:
-                raise self._named(error) from error
-            except _TRANSIENT as error:
+            except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
                 tried += 1
                 pause = random.uniform(0, min(0.02 * 2**tried, LONGEST_PAUSE))
-                if tried == tries or time.monotonic() + pause > deadline:
+                if not _may_pass(error) or tried == tries or time.monotonic() + pause > deadline:
                     raise self._named(error) from error
                 self._lost(error)
                 time.sleep(pause)
-            except exceptions.RedisError as error:
-                raise self._named(error) from error
 
     def _with_connection(self, act: Callable[[Connection, bool], Any], is_repeated: bool) -> Any:
         pool = self._pool()
@@ -169,7 +166,9 @@ class Server:
                 self._greeted[connection] = socket
                 self.reconnects += 1
             return act(connection, is_repeated)
-        except exceptions.ResponseError:
+        except exceptions.ResponseError as error:
+            if _may_pass(error):
+                connection.disconnect()  # the next one may lead to another master
             raise
         except BaseException:
             connection.disconnect()  # an answer may be under way that belongs to nobody
@@ -248,6 +247,11 @@ def _check_on_disk(connection: Connection) -> None:
         raise exceptions.TimeoutError("the server did not write to its disk in time (appendfsync)")
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether the next try may go better."""
+    return (isinstance(error, _TRANSIENT) or _LACKS_REPLICAS in str(error)) and not isinstance(error, _FINAL)
+
+
 def _is_refusal(error: BaseException) -> bool:
     text = str(error)  # of a command inside a script: Redis before and from 7.0 on
     return isinstance(error, _FINAL) or "can't run this command" in text or "ACL failure in script" in text
@@ -263,6 +267,10 @@ def _explained(error: BaseException) -> str:
         )
     if "MISCONF" in text:
         return f"Redis cannot write to its disk, so it takes nothing. ({text})"
+    if _LACKS_REPLICAS in text:
+        return f"Redis takes nothing while it has fewer replicas than min-replicas-to-write. ({text})"
+    if isinstance(error, exceptions.ReadOnlyError):
+        return f"Redis is a replica, which takes nothing. Does BROKER_URL lead to the master? ({text})"
     if _is_refusal(error):
         return f"Redis refuses us; see the user, the password and the ACL (docs/brokers.md). ({text})"
     if isinstance(error, (exceptions.ConnectionError, OSError)):
