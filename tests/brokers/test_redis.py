@@ -385,7 +385,9 @@ def test_a_url_that_makes_no_sense_is_a_check_error_that_says_why(settings, url,
 
 
 @pytest.mark.parametrize("url", ["redis://h", "database://"])
-@pytest.mark.parametrize("options", [{"prefix": 5}, {"durabel": True}, {"durable": "yes"}, {"listen": 1}])
+@pytest.mark.parametrize(
+    "options", [{"prefix": 5}, {"durabel": True}, {"durable": "yes"}, {"replicas": -1}, {"listen": 1}]
+)
 def test_options_that_make_no_sense_are_check_errors(settings, options, url):
     settings.DJTASKS = {**settings.DJTASKS, "BROKER_URL": url, "BROKER_OPTIONS": options}
     assert [each.id for each in checks.check_settings()] == ["djtasks.E004"]
@@ -717,6 +719,22 @@ def test_durable_waits_for_the_disk(use):
         server.kill()
         server.restart()
         assert ids(claim(broker)) == ["x"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_with_replicas_a_job_is_accepted_when_so_many_have_it(use, durable):
+    files = {"appendonly": "yes", "repl-diskless-sync-delay": 0}
+    with RedisProcess(kind="valkey", options=files) as master:
+        broker = use(master.url, {"durable": durable, "replicas": 1}, BROKER_TIMEOUT=3.0)
+        assert "asks for 1, and Redis has 0" in broker.check()[1][0]
+        with pytest.raises(BrokerUnavailable, match="0 of the 1 replicas"):
+            broker.enqueue([message(id="alone")])
+        with RedisProcess(kind="valkey", options=files | {"replicaof": f"127.0.0.1 {master.port}"}) as replica:
+            wait_until(lambda: _tried(broker, "followed"))
+            assert broker.check() == ([], [])
+            master.kill()
+            replica.client().replicaof("NO", "ONE")
+            assert "followed" in ids(claim(use(replica.url)))
 
 
 def test_durable_without_a_file_is_an_error_at_the_start_and_at_the_send(use):

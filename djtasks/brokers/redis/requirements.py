@@ -12,10 +12,10 @@ DURABLE: Final = (7, 2)  # has WAITAOF
 NOT_DURABLE: Final = "BROKER_OPTIONS['durable'] needs Redis 7.2 or newer (WAITAOF) with appendonly yes."
 
 
-def unmet(facts: Mapping[str, str], *, never_syncs: bool) -> tuple[list[str], list[str]]:
+def unmet(facts: Mapping[str, str], *, never_syncs: bool, replicas: int = 0) -> tuple[list[str], list[str]]:
     """Errors and warnings for a server of these `facts` (what INFO says).
 
-    `never_syncs`: whether its appendfsync is no although `durable` is asked for.
+    `never_syncs`: whether its appendfsync is no although `durable` is asked for. `replicas`: how many it must have.
     """
     version = version_of(facts)
     errors, warnings = [], []
@@ -33,6 +33,11 @@ def unmet(facts: Mapping[str, str], *, never_syncs: bool) -> tuple[list[str], li
         warnings.append(
             "Redis keeps no append-only file: what came since its last snapshot, if it makes any, is lost when it "
             "crashes. Set appendonly yes."
+        )
+    if int(facts.get("connected_slaves", replicas)) < replicas:
+        warnings.append(
+            f"BROKER_OPTIONS['replicas'] asks for {replicas}, and Redis has {facts['connected_slaves']}: until the "
+            f"others follow it, it takes no job."
         )
     return errors, warnings
 

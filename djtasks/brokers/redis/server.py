@@ -26,11 +26,13 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from djtasks.brokers.redis.keeping import Keeping
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
 
 TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
+SHARE_OF_WAIT: Final = 0.8  # of the time for a try, for the disk or replicas: the answer comes before we hang up
 LONGEST_PAUSE: Final = 0.5  # seconds between two tries
 DOUBT: Final = 3600  # seconds for which a server that came back may give out what was acknowledged
 
@@ -69,8 +71,11 @@ class Refused(BrokerUnavailable):
 class Server:
     """Connections to what `url` names, those of this process. `tag` is the hash tag under which all keys stand."""
 
-    def __init__(self, url: str, tag: str, greet: Callable[[Callable[..., Any]], None]) -> None:
+    def __init__(
+        self, url: str, tag: str, greet: Callable[[Callable[..., Any]], None], keeping: Keeping | None = None
+    ) -> None:
         self.url = url
+        self._keeping = keeping or Keeping()
         self._tag = tag
         self._greet = greet
         self._connect = _way(url)
@@ -88,17 +93,17 @@ class Server:
         arguments: Sequence[Any],
         *,
         repeated: Callable[[], Sequence[Any]] | None = None,
-        durable: bool = False,
+        keeps: bool = False,
     ) -> Any:
         """Run a script whose repetition does no harm. Returns its answer.
 
-        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. With `durable` the
-        answer comes once it is on the server's disk. `repeated` gives other arguments for what is not the first try.
+        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. With `keeps` the
+        answer comes once it is kept as `keeping` asks. `repeated` gives other arguments for what is not the first try.
         """
 
         def act(connection: Connection, is_repeated: bool) -> Any:
             chosen = repeated() if is_repeated and repeated is not None else arguments
-            return self._eval(connection, name, keys, chosen, durable)
+            return self._eval(connection, name, keys, chosen, keeps)
 
         return self._try(act)
 
@@ -177,30 +182,31 @@ class Server:
             pool.release(connection)
 
     def _eval(
-        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], durable: bool
+        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeps: bool
     ) -> Any:
         text, digest = script(name)
+        wait = (
+            [self._keeping.command(SHARE_OF_WAIT * settings.BROKER_TIMEOUT / TRIES)] if keeps and self._keeping else []
+        )
         connection.send_packed_command(
-            connection.pack_commands(
-                [("EVALSHA", digest, len(keys), *keys, *arguments), *([_on_disk()] if durable else [])]
-            )
+            connection.pack_commands([("EVALSHA", digest, len(keys), *keys, *arguments), *wait])
         )
         try:
             answer = connection.read_response()
         except exceptions.NoScriptError:
             answer = None
-            if durable:
+            if wait:
                 connection.read_response()
             connection.send_command("EVAL", text, len(keys), *keys, *arguments)
             answer = connection.read_response()
-            if durable:
-                connection.send_command(*_on_disk())
+            if wait:
+                connection.send_command(*wait[0])
         except exceptions.ResponseError:
-            if durable:
+            if wait:
                 connection.read_response()
             raise
-        if durable:
-            _check_on_disk(connection)
+        if wait:
+            self._keeping.check(connection.read_response())
         return answer
 
     def _pool(self) -> Pool:
@@ -235,16 +241,6 @@ def version_of(facts: Mapping[str, str]) -> tuple[int, ...]:
 def _answer(connection: Connection, *command: Any) -> Any:
     connection.send_command(*command)
     return connection.read_response()
-
-
-def _on_disk() -> tuple[Any, ...]:
-    return "WAITAOF", 1, 0, int(settings.BROKER_TIMEOUT * 1000 / TRIES)
-
-
-def _check_on_disk(connection: Connection) -> None:
-    local, _replicas = connection.read_response()
-    if not local:
-        raise exceptions.TimeoutError("the server did not write to its disk in time (appendfsync)")
 
 
 def _may_pass(error: BaseException) -> bool:
