@@ -31,6 +31,7 @@ from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, PeriodicTask, Queue, Worker
 from djtasks.models.fields import utc_now
+from djtasks.models.managers import showing
 from djtasks.queues import Standing, standing
 from djtasks.selection import MOST_COUNTED
 from djtasks.trends import Total, Trends, Window
@@ -320,7 +321,8 @@ def _jobs(count: int) -> str:
 def context_of(job_admin: JobAdmin, request: HttpRequest) -> dict[str, Any]:
     """What the template needs, in the window that the address asks for; without charts if it has `charts=0`."""
     with_charts = request.GET.get("charts") != "0"
-    return Dashboard(job_admin, request, window_of(request)).context(with_charts=with_charts)
+    with showing(Job):
+        return Dashboard(job_admin, request, window_of(request)).context(with_charts=with_charts)
 
 
 def window_of(request: HttpRequest) -> Window:
