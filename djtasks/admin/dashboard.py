@@ -255,10 +255,8 @@ def all_of(queues: Sequence[Standing]) -> QueueSize:
 
 
 def depths_of(queues: Sequence[Standing], found: Trends) -> dict[str, float]:
-    """How many jobs are ready in each queue; where they are too many to count at once, when somebody looked last."""
-    depths = {each.name: float(each.size.ready) for each in queues}
-    last = {each.name: found.depth(each.name) or 0.0 for each in queues if each.size.more_ready}
-    return {name: max(depth, last.get(name, depth)) for name, depth in depths.items()}
+    """How many jobs are ready in each queue, as far as is known."""
+    return {each.name: found.ready(each.name, each.size) for each in queues}
 
 
 def busy_of(workers: Sequence[Worker]) -> dict[str, int]:
