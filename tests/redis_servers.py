@@ -350,10 +350,12 @@ def sentinel_service(
     name: str = "djtasks",
     options: Options | None = None,
     sentinel_options: Options | None = None,
+    sentinel_account: tuple[str, str] = ("", ""),
 ) -> Iterator[SentinelService]:
     """Give a master with a replica and three sentinels, two of which call it down after a second of silence.
 
     `options` are of the master and the replica: with `requirepass` these and the sentinels use the password.
+    `sentinel_account` is the user and the password that the sentinels want, if their options say so.
     """
     password = str((options or {}).get("requirepass", ""))
     replication = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
@@ -364,8 +366,12 @@ def sentinel_service(
         replica = stack.enter_context(RedisProcess(kind=kind, options=data_options | follow))
         _await_info(replica, "replication", master_link_status="up")
         watch = _watch(name, master) | dict(sentinel_options or {})
+        user, own_password = sentinel_account
         sentinels = [
-            stack.enter_context(RedisProcess(kind=kind, options=watch, database=0, sentinel=True)) for _ in range(3)
+            stack.enter_context(
+                RedisProcess(kind=kind, options=watch, user=user, password=own_password, database=0, sentinel=True)
+            )
+            for _ in range(3)
         ]
         for sentinel in sentinels:
             sentinel.client().execute_command("SENTINEL DEBUG", *SENTINEL_PERIODS)

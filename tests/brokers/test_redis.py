@@ -537,6 +537,23 @@ def test_a_sentinel_leads_to_the_new_master(use, kind):
         assert wakes(broker)
 
 
+def test_sentinels_may_want_a_user_and_a_password_of_their_own(use):
+    """What stands in the URL before the @ is for the master."""
+    users = {"user default": "off", "user watcher": "on >watch:1 ~* &* +@all"}
+    among_themselves = {"sentinel sentinel-user": "watcher", "sentinel sentinel-pass": "watch:1"}
+    with sentinel_service(
+        kind="redis",
+        options={"requirepass": "secret"},
+        sentinel_options=users | among_themselves,
+        sentinel_account=("watcher", "watch:1"),
+    ) as service:
+        hosts = ",".join(f"{host}:{port}" for host, port in service.addresses)
+        url = f"redis+sentinel://:secret@{hosts}/0?service={service.name}"
+        assert works(use(f"{url}&sentinel_username=watcher&sentinel_password=watch%3A1"))
+        with pytest.raises(BrokerUnavailable):
+            use(url, BROKER_TIMEOUT=1.0).enqueue([message()])
+
+
 def _has(server, broker, job_id):
     with redis.Redis(port=server.port, password="secret") as client:
         return client.hexists(broker.keys.jobs, job_id)
@@ -593,6 +610,25 @@ def test_a_master_that_lacks_replicas_is_asked_again_until_it_takes_the_job(use,
             broker.enqueue([message(id="x")])
         back.join()
         assert ids(claim(broker)) == ["x"]
+
+
+def test_who_is_sent_to_a_server_of_another_kind_is_told_what_the_url_should_be(use):
+    with cluster(kind="redis") as nodes, RedisProcess(kind="redis", options={"appendonly": "yes"}) as alone:
+        said = [use(node.url, BROKER_TIMEOUT=0.5).check() for node in nodes.nodes]
+        # One of them has the slot of our keys, and would lose it one day.
+        (slot_holder,) = [warnings for errors, warnings in said if not errors]
+        assert any("Let BROKER_URL begin with redis+cluster://" in warning for warning in slot_holder)
+        others = [error for errors, _warnings in said for error in errors]
+        assert ["let BROKER_URL begin with redis+cluster://" in error for error in others] == [True, True]
+        for scheme, end, what in (("cluster", "", "no node of a cluster"), ("sentinel", "/0?service=a", "no sentinel")):
+            url = f"redis+{scheme}://{alone.host}:{alone.port}{end}"
+            errors, _warnings = use(url, BROKER_TIMEOUT=0.5).check()
+            assert what in errors[0]
+        with RedisProcess(
+            kind="redis", sentinel=True, options={"sentinel monitor": f"a 127.0.0.1 {alone.port} 1"}, database=0
+        ) as sentinel:
+            errors, _warnings = use(sentinel.url, BROKER_TIMEOUT=0.5).check()
+            assert "Is this a sentinel?" in errors[0]
 
 
 @in_redis

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from djtasks.brokers import base
 from djtasks.brokers.base import LimitStanding, Loss
@@ -317,7 +318,8 @@ class RedisBroker(OperatedQueues):
             never_syncs = self._keeping.durable and self._setting("appendfsync") == "no"
         except Refused as error:
             return [str(error)], []
-        return unmet(facts, never_syncs=never_syncs, replicas=self._keeping.replicas)
+        is_cluster = urlsplit(self.url).scheme.endswith("+cluster")
+        return unmet(facts, never_syncs=never_syncs, replicas=self._keeping.replicas, is_cluster=is_cluster)
 
     def close(self) -> None:
         wakeup: Wakeup | None = getattr(self._local, "wakeup", None)

@@ -24,8 +24,9 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import Sentinel
 
+from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
 from djtasks.brokers.redis.keeping import Keeping
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
@@ -40,21 +41,6 @@ _OVER_TCP: Final = {"socket_keepalive": True}
 
 Pool = Any  # redis-py's ConnectionPool, or Sentinel's
 Connection = Any
-
-_TRANSIENT: Final = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,  # of a master that has become a replica
-    exceptions.TryAgainError,
-    exceptions.ClusterDownError,
-    exceptions.MovedError,
-    exceptions.AskError,
-    exceptions.MasterDownError,
-    exceptions.RedisClusterException,  # no node answers, or none has our slot
-    OSError,
-)
-_LACKS_REPLICAS: Final = "NOREPLICAS"  # of a master that writes only where enough replicas follow it
-_FINAL: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
 
 @cache
@@ -143,7 +129,7 @@ class Server:
         with self._lock:
             if self._pid == os.getpid():
                 self._pid = 0
-                with contextlib.suppress(*_TRANSIENT):
+                with contextlib.suppress(*TRANSIENT):
                     self._find().disconnect(inuse_connections=False)
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
@@ -156,7 +142,7 @@ class Server:
             except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
                 tried += 1
                 pause = random.uniform(0, min(0.02 * 2**tried, LONGEST_PAUSE))
-                if not _may_pass(error) or tried == tries or time.monotonic() + pause > deadline:
+                if not may_pass(error) or tried == tries or time.monotonic() + pause > deadline:
                     raise self._named(error) from error
                 self._lost(error)
                 time.sleep(pause)
@@ -172,7 +158,7 @@ class Server:
                 self.reconnects += 1
             return act(connection, is_repeated)
         except exceptions.ResponseError as error:
-            if _may_pass(error):
+            if may_pass(error):
                 connection.disconnect()  # the next one may lead to another master
             raise
         except BaseException:
@@ -224,8 +210,8 @@ class Server:
             refresh()
 
     def _named(self, error: BaseException) -> BrokerUnavailable:
-        kind = Refused if _is_refusal(error) else BrokerUnavailable
-        return kind(f"{masked_url(self.url)}: {_explained(error)}")
+        kind = Refused if is_refusal(error, self.url) else BrokerUnavailable
+        return kind(f"{masked_url(self.url)}: {explained(error, self.url)}")
 
 
 def facts_of(info: bytes) -> dict[str, str]:
@@ -241,37 +227,6 @@ def version_of(facts: Mapping[str, str]) -> tuple[int, ...]:
 def _answer(connection: Connection, *command: Any) -> Any:
     connection.send_command(*command)
     return connection.read_response()
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether the next try may go better."""
-    return (isinstance(error, _TRANSIENT) or _LACKS_REPLICAS in str(error)) and not isinstance(error, _FINAL)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    text = str(error)  # of a command inside a script: Redis before and from 7.0 on
-    return isinstance(error, _FINAL) or "can't run this command" in text or "ACL failure in script" in text
-
-
-def _explained(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, MasterNotFoundError):
-        return "No sentinel answers that knows the master. Do they run, and is ?service= its name?"
-    if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
-        return (
-            f"Redis is out of memory, so it takes no new jobs; those it has are kept and run. Raise maxmemory. ({text})"
-        )
-    if "MISCONF" in text:
-        return f"Redis cannot write to its disk, so it takes nothing. ({text})"
-    if _LACKS_REPLICAS in text:
-        return f"Redis takes nothing while it has fewer replicas than min-replicas-to-write. ({text})"
-    if isinstance(error, exceptions.ReadOnlyError):
-        return f"Redis is a replica, which takes nothing. Does BROKER_URL lead to the master? ({text})"
-    if _is_refusal(error):
-        return f"Redis refuses us; see the user, the password and the ACL (docs/brokers.md). ({text})"
-    if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return f"Redis does not answer. Does it run, and is BROKER_URL right? ({text or type(error).__name__})"
-    return f"Redis does not answer as it should: {text or type(error).__name__}"
 
 
 # What the URL names
