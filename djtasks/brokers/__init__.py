@@ -28,12 +28,8 @@ BROKERS: Final = {
 }
 
 
-OPTIONS: Final = {
-    "prefix": str,
-    "durable": bool,
-    "replicas": int,
-    "listen": bool,
-}  # of all brokers, each takes what concerns it
+# Of all brokers; each takes what concerns it.
+OPTIONS: Final = {"prefix": str, "durable": bool, "replicas": int, "listen": bool}
 
 
 def get_broker() -> Broker:

@@ -765,6 +765,8 @@ def test_with_replicas_a_job_is_accepted_when_so_many_have_it(use, durable):
         assert "asks for 1, and Redis has 0" in broker.check()[1][0]
         with pytest.raises(BrokerUnavailable, match="0 of the 1 replicas"):
             broker.enqueue([message(id="alone")])
+        (alone,) = claim(broker)
+        broker.reschedule([(alone, message(id="alone", countdown=60))])  # a worker waits for no replica
         with RedisProcess(kind="valkey", options=files | {"replicaof": f"127.0.0.1 {master.port}"}) as replica:
             wait_until(lambda: _tried(broker, "followed"))
             assert broker.check() == ([], [])

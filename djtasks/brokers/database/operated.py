@@ -36,7 +36,7 @@ class OperatedQueues(Broker):
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
-        """This thread's connection."""
+        """This thread's connection; within `showing` that to a replica."""
         return connections[history_alias()]
 
     def cancel(self, ids: Sequence[str]) -> int:

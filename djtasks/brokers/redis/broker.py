@@ -54,7 +54,7 @@ class RedisBroker(OperatedQueues):
             raise ImproperlyConfigured(f"BROKER_OPTIONS['prefix'] must be a text without braces, not {prefix!r}.")
         self.keys = Keys(prefix)
         self._keeping = Keeping(options.get("durable", False), options.get("replicas", 0))
-        self.server = Server(url, f"{{{prefix}}}", self._greet, self._keeping)
+        self.server = Server(url, f"{{{prefix}}}", self._greet)
         self.limiting = Limiting(self.server, self.keys)
         self._local = threading.local()
         self._has_tombstones = True  # when this process claimed last
@@ -79,7 +79,7 @@ class RedisBroker(OperatedQueues):
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),
-                keeps=True,
+                keeping=self._keeping,
             )
             if dropped:
                 found = [each.decode() for each in dropped]
@@ -105,7 +105,7 @@ class RedisBroker(OperatedQueues):
                 keys.wake(queue),
             ],
             [message.id, queue, message.to_json(), 100 - message.priority, time_of(message), int(message.prioritized)],
-            keeps=True,
+            keeping=self._keeping,
         )
 
     def holders(self, messages: Sequence[Message]) -> Mapping[str, str]:
@@ -221,7 +221,7 @@ class RedisBroker(OperatedQueues):
                     keys.defaults,
                 ],
                 [worker, queue, *rescheduled(group)],
-                keeps=True,
+                keeping=replace(self._keeping, replicas=0),  # a retry has its row
             )
         self._give_back([delivery for delivery, _message in deliveries], begun=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis import exceptions
 
@@ -33,3 +33,6 @@ class Keeping:
             raise exceptions.TimeoutError(
                 f"{replicas} of the {self.replicas} replicas that BROKER_OPTIONS['replicas'] asks for had it in time"
             )
+
+
+NOTHING: Final = Keeping()

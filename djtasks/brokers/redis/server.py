@@ -27,7 +27,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
-from djtasks.brokers.redis.keeping import Keeping
+from djtasks.brokers.redis.keeping import NOTHING, Keeping
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
@@ -57,11 +57,8 @@ class Refused(BrokerUnavailable):
 class Server:
     """Connections to what `url` names, those of this process. `tag` is the hash tag under which all keys stand."""
 
-    def __init__(
-        self, url: str, tag: str, greet: Callable[[Callable[..., Any]], None], keeping: Keeping | None = None
-    ) -> None:
+    def __init__(self, url: str, tag: str, greet: Callable[[Callable[..., Any]], None]) -> None:
         self.url = url
-        self._keeping = keeping or Keeping()
         self._tag = tag
         self._greet = greet
         self._connect = _way(url)
@@ -79,23 +76,23 @@ class Server:
         arguments: Sequence[Any],
         *,
         repeated: Callable[[], Sequence[Any]] | None = None,
-        keeps: bool = False,
+        keeping: Keeping = NOTHING,
     ) -> Any:
         """Run a script whose repetition does no harm. Returns its answer.
 
-        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. With `keeps` the
-        answer comes once it is kept as `keeping` asks. `repeated` gives other arguments for what is not the first try.
+        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. The answer comes once what it
+        wrote is kept as `keeping` asks. `repeated` gives other arguments for what is not the first try.
         """
 
         def act(connection: Connection, is_repeated: bool) -> Any:
             chosen = repeated() if is_repeated and repeated is not None else arguments
-            return self._eval(connection, name, keys, chosen, keeps)
+            return self._eval(connection, name, keys, chosen, keeping)
 
         return self._try(act)
 
     def run_once(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script that must not be repeated unasked. Raises BrokerUnavailable at the first error."""
-        return self._try(lambda connection, _: self._eval(connection, name, keys, arguments, False), tries=1)
+        return self._try(lambda connection, _: self._eval(connection, name, keys, arguments, NOTHING), tries=1)
 
     def ask(self, *command: Any) -> Any:
         """One command, as `run`."""
@@ -168,12 +165,10 @@ class Server:
             pool.release(connection)
 
     def _eval(
-        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeps: bool
+        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeping: Keeping
     ) -> Any:
         text, digest = script(name)
-        wait = (
-            [self._keeping.command(SHARE_OF_WAIT * settings.BROKER_TIMEOUT / TRIES)] if keeps and self._keeping else []
-        )
+        wait = [keeping.command(SHARE_OF_WAIT * settings.BROKER_TIMEOUT / TRIES)] if keeping else []
         connection.send_packed_command(
             connection.pack_commands([("EVALSHA", digest, len(keys), *keys, *arguments), *wait])
         )
@@ -192,7 +187,7 @@ class Server:
                 connection.read_response()
             raise
         if wait:
-            self._keeping.check(connection.read_response())
+            keeping.check(connection.read_response())
         return answer
 
     def _pool(self) -> Pool:
