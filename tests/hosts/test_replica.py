@@ -22,6 +22,7 @@ from tests.own_servers import NotInstalled
 from tests.redis_servers import skip_or_fail
 from tests.waiting import wait_until
 
+ENGINE = "django.db.backends.postgresql"
 PRIMARY, REPLICA = "own_primary", "own_replica"
 
 
@@ -56,8 +57,8 @@ def postgresql(command=None):
 
 @contextmanager
 def alias(name, port):
-    given = {**connections.settings["postgresql"], "HOST": "127.0.0.1", "PORT": port, "NAME": "djtasks_replicated"}
-    connections.settings[name] = given
+    own = {"HOST": "127.0.0.1", "PORT": port, "NAME": "djtasks_replicated", "USER": "postgres", "OPTIONS": {}}
+    connections.settings[name] = {**connections.settings["default"], "ENGINE": ENGINE, **own}
     try:
         yield
     finally:
