@@ -29,6 +29,7 @@ from djtasks.message import LONGEST_DELAY
 from djtasks.models import Job
 from djtasks.models.fields import utc_now
 from djtasks.models.job import JobQuerySet
+from djtasks.models.managers import history_alias
 from djtasks.models.words import ENDED_OTHERWISE, OF_STATE, among
 
 LOOKED_THROUGH: Final = 100_000  # jobs
@@ -287,7 +288,7 @@ def _counts_of_all() -> dict[str, str]:
     for state in STATES:
         each.append(_COUNT.format(_FROM.get(state, _JOBS)))
         values += [looked_at, state, looked_at] if state in _LATER else [state, MOST_COUNTED]
-    with connections[settings.DATABASE].cursor() as cursor:
+    with connections[history_alias()].cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(each)}", values)
         counts = dict(zip(STATES, cursor.fetchone(), strict=True))
     is_cut = sum(counts[state] for state in _LATER) >= looked_at

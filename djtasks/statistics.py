@@ -21,6 +21,7 @@ from djtasks.conf import settings
 from djtasks.message import first_id
 from djtasks.models import Job, Metric, statements
 from djtasks.models.fields import utc_now
+from djtasks.models.managers import history_alias
 from djtasks.models.metric import Figures
 
 LAG: Final = timedelta(seconds=15)  # until a period is counted: what ended in it is stored by then
@@ -156,7 +157,7 @@ def between(start: datetime, end: datetime) -> dict[tuple[str, str], Figures]:
 
 def _ended(start: datetime, end: datetime) -> dict[tuple[str, str], Figures]:
     found: dict[tuple[str, str], Figures] = {}
-    for task, queue, state, run, wait, number in statements.count_ended(connections[settings.DATABASE], start, end):
+    for task, queue, state, run, wait, number in statements.count_ended(connections[history_alias()], start, end):
         figures = found.setdefault((task, queue), Figures())
         figures.counts[state] += number
         if run is not None:

@@ -14,6 +14,7 @@ from typing import Final
 from django.db.models import Q
 
 from djtasks import states
+from djtasks.brokers.base import QueueSize
 from djtasks.models import Job, Metric
 from djtasks.models.fields import utc_now
 from djtasks.models.metric import Figures, MetricQuerySet, Stored, Sum, quantile
@@ -122,6 +123,11 @@ class Trends:
     def depth(self, queue: str) -> float | None:
         """How many jobs were ready in the queue when somebody looked last; None if nobody did."""
         return next((point.depth(queue) for point in reversed(self.points) if point.looks), None)
+
+    def ready(self, queue: str, size: QueueSize) -> float:
+        """How many jobs are ready in the queue; where they are too many to count at once, when somebody looked last."""
+        counted = float(size.ready)
+        return max(counted, self.depth(queue) or 0.0) if size.more_ready else counted
 
     @property
     def total(self) -> Total:

@@ -157,17 +157,18 @@ def broker(database):
 def start_worker(database, settings, tmp_path):
     """Start real workers on the test's database: `start_worker("-c", "2", DJTASKS_SETTING=…)`.
 
-    `command="runbeat"` starts that.
+    `command="runbeat"` starts that; `at` is the host (`tests.namespaces`) on which it runs.
     """
     started = []
 
-    def start(*arguments, command="runworker", env=None, wait=True, **djtasks_settings):
+    def start(*arguments, command="runworker", env=None, wait=True, at=None, **djtasks_settings):
         chosen = {**settings.DJTASKS, "WORKER_HEARTBEAT": 0.2, "WORKER_LOST_AFTER": 2.0, **djtasks_settings}
         environment = worker_environment(chosen) | (env or {})
         log = tmp_path / f"worker{len(started)}.log"
+        line = [sys.executable, "-m", "django", command, *arguments]
         with log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "django", command, *arguments],
+                line if at is None else at.command(*line),
                 env=environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -227,6 +227,23 @@ def _postgresql(program: Path, folder: Path, runner: Account, port: int) -> list
     data = folder / "data"
     initdb = program.with_name("initdb")
     _prepare([initdb, "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"], runner)
+    return _postgresql_on(program, data, port)
+
+
+def postgresql_replica(of_port: int) -> "Command":
+    """Return the command of a standby that follows the PostgreSQL of the same version at that port, by streaming."""
+
+    def command(program: Path, folder: Path, runner: Account, port: int) -> list[str | Path]:
+        data = folder / "data"
+        at = ["-h", "127.0.0.1", "-p", str(of_port), "-U", "postgres"]
+        options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        _prepare([program.with_name("pg_basebackup"), "-D", data, *at, *options], runner)
+        return _postgresql_on(program, data, port)
+
+    return command
+
+
+def _postgresql_on(program: Path, data: Path, port: int) -> list[str | Path]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": port,

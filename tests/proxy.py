@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that a test can close, open again, and cut."""
+"""A TCP proxy that a test can close, open again, and cut."""
 
 import contextlib
 import socket
@@ -7,12 +7,13 @@ import time
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to a server while it is open."""
+    """Forwards 127.0.0.1:`port` to a server while it is open; or that port of another address of ours."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, listens_at="127.0.0.1"):
         self.target = (host, port)
+        self._address = listens_at
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((self._address, 0))
             self.port = probe.getsockname()[1]
         self.latency = 0.0  # seconds that each piece of data is held back, in both directions
         self._listener = None
@@ -22,7 +23,7 @@ class Proxy:
     def open(self):
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", self.port))
+        self._listener.bind((self._address, self.port))
         self._listener.listen(64)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 

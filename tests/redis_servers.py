@@ -94,6 +94,11 @@ class RedisProcess:
         return self.folder / str(self._options["unixsocket"])
 
     @property
+    def bus_port(self) -> int:
+        """The port at which other nodes of its cluster talk to it."""
+        return int(self._options["cluster-port"])
+
+    @property
     def url(self) -> str:
         """redis:// with user and password; with TLS rediss:// with the authority, and our certificate if wanted."""
         address = f"{self._account}{self.host}:{self.port}/{self.database}"
@@ -345,10 +350,12 @@ def sentinel_service(
     name: str = "djtasks",
     options: Options | None = None,
     sentinel_options: Options | None = None,
+    sentinel_account: tuple[str, str] = ("", ""),
 ) -> Iterator[SentinelService]:
     """Give a master with a replica and three sentinels, two of which call it down after a second of silence.
 
     `options` are of the master and the replica: with `requirepass` these and the sentinels use the password.
+    `sentinel_account` is the user and the password that the sentinels want, if their options say so.
     """
     password = str((options or {}).get("requirepass", ""))
     replication = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
@@ -359,8 +366,12 @@ def sentinel_service(
         replica = stack.enter_context(RedisProcess(kind=kind, options=data_options | follow))
         _await_info(replica, "replication", master_link_status="up")
         watch = _watch(name, master) | dict(sentinel_options or {})
+        user, own_password = sentinel_account
         sentinels = [
-            stack.enter_context(RedisProcess(kind=kind, options=watch, database=0, sentinel=True)) for _ in range(3)
+            stack.enter_context(
+                RedisProcess(kind=kind, options=watch, user=user, password=own_password, database=0, sentinel=True)
+            )
+            for _ in range(3)
         ]
         for sentinel in sentinels:
             sentinel.client().execute_command("SENTINEL DEBUG", *SENTINEL_PERIODS)
@@ -418,7 +429,7 @@ def cluster(*, kind: str = "valkey", options: Options | None = None, masters: in
     """Give a cluster of masters without replicas, as soon as each of them says that it works."""
     with ExitStack() as stack:
         nodes = [
-            stack.enter_context(servers.on_a_free_port(lambda: _node(kind, options or {}))) for _ in range(masters)
+            stack.enter_context(servers.on_a_free_port(lambda: cluster_node(kind, options))) for _ in range(masters)
         ]
         for number, node in enumerate(nodes):
             first, last = SLOTS * number // masters, SLOTS * (number + 1) // masters - 1
@@ -426,18 +437,20 @@ def cluster(*, kind: str = "valkey", options: Options | None = None, masters: in
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
         for node in nodes[1:]:
-            nodes[0].client().execute_command("CLUSTER MEET", *node.address, node._options["cluster-port"])
+            nodes[0].client().execute_command("CLUSTER MEET", *node.address, node.bus_port)
         for node in nodes:
-            _await_cluster(node, masters)
+            await_cluster(node, masters)
         yield Cluster(nodes)
 
 
-def _node(kind: str, options: Options) -> RedisProcess:
+def cluster_node(kind: str = "valkey", options: Options | None = None) -> RedisProcess:
+    """Start a server that belongs to no cluster yet. The caller closes it."""
     usual = {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "cluster-port": own_servers.free_port()}
-    return RedisProcess(kind=kind, options={**usual, **options}, database=0)
+    return RedisProcess(kind=kind, options={**usual, **(options or {})}, database=0)
 
 
-def _await_cluster(node: RedisProcess, masters: int) -> None:
+def await_cluster(node: RedisProcess, masters: int) -> None:
+    """Wait until the node says that all slots are served, by so many masters."""
     wanted = {"cluster_state": "ok", "cluster_slots_ok": str(SLOTS), "cluster_size": str(masters)}
     client = node.client(decode_responses=True)
     wait_until(lambda: wanted.items() <= client.cluster("info").items(), what=f"the cluster as {node.port} sees it")

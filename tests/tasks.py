@@ -5,6 +5,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,16 @@ def journal_besides(path, line, seconds=0.0):
     note(path, f"begin {line} {os.getpid()}")
     time.sleep(seconds)
     note(path, f"end {line} {os.getpid()}")
+
+
+@shared_task
+def name_host(path, seconds):
+    """Note host and process, work for a while, note that it is done, and return the host's name."""
+    host = socket.gethostname()
+    note(path, f"begin {host} {os.getpid()}")
+    time.sleep(seconds)
+    note(path, f"end {host} {os.getpid()}")
+    return host
 
 
 @shared_task

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -15,6 +16,24 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+
+from djtasks.models import Job
+from djtasks.models.managers import showing
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def only_shows(view: View) -> View:
+    """A view of an admin that decides nothing while it answers a GET: it reads where routers let jobs be read."""
+
+    @wraps(view)
+    def answer(self: AppAdmin, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if request.method not in ("GET", "HEAD"):
+            return view(self, request, *args, **kwargs)
+        with showing(Job):
+            return view(self, request, *args, **kwargs)
+
+    return cast(View, answer)
 
 
 class AppAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time

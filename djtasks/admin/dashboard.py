@@ -31,6 +31,7 @@ from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job, PeriodicTask, Queue, Worker
 from djtasks.models.fields import utc_now
+from djtasks.models.managers import showing
 from djtasks.queues import Standing, standing
 from djtasks.selection import MOST_COUNTED
 from djtasks.trends import Total, Trends, Window
@@ -254,10 +255,8 @@ def all_of(queues: Sequence[Standing]) -> QueueSize:
 
 
 def depths_of(queues: Sequence[Standing], found: Trends) -> dict[str, float]:
-    """How many jobs are ready in each queue; where they are too many to count at once, when somebody looked last."""
-    depths = {each.name: float(each.size.ready) for each in queues}
-    last = {each.name: found.depth(each.name) or 0.0 for each in queues if each.size.more_ready}
-    return {name: max(depth, last.get(name, depth)) for name, depth in depths.items()}
+    """How many jobs are ready in each queue, as far as is known."""
+    return {each.name: found.ready(each.name, each.size) for each in queues}
 
 
 def busy_of(workers: Sequence[Worker]) -> dict[str, int]:
@@ -320,7 +319,8 @@ def _jobs(count: int) -> str:
 def context_of(job_admin: JobAdmin, request: HttpRequest) -> dict[str, Any]:
     """What the template needs, in the window that the address asks for; without charts if it has `charts=0`."""
     with_charts = request.GET.get("charts") != "0"
-    return Dashboard(job_admin, request, window_of(request)).context(with_charts=with_charts)
+    with showing(Job):
+        return Dashboard(job_admin, request, window_of(request)).context(with_charts=with_charts)
 
 
 def window_of(request: HttpRequest) -> Window:

@@ -24,7 +24,7 @@ from django.views.decorators.http import require_safe
 from djtasks import bulk, selection
 from djtasks.admin import actions, again, all_jobs, dashboard, listing, page
 from djtasks.admin.actions import JobAction
-from djtasks.admin.app_admin import ReadOnlyAdmin
+from djtasks.admin.app_admin import ReadOnlyAdmin, only_shows
 from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
 from djtasks.admin.source import copies
 from djtasks.admin.timeline import timeline
@@ -114,6 +114,7 @@ class JobAdmin(ReadOnlyAdmin):
     def shown_worker(self, job: Job) -> str:
         return getattr(job, "worker_name", job.worker) or NOTHING
 
+    @only_shows
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         context = {
             "queues_url": self._queues_url(request),

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from djtasks import control, trends
 from djtasks.admin import queue_actions
-from djtasks.admin.app_admin import LookOnlyAdmin
+from djtasks.admin.app_admin import LookOnlyAdmin, only_shows
 from djtasks.admin.charts import pace, ready_text, scheduled_text
 from djtasks.admin.presentation import NOTHING, age
 from djtasks.admin.queue_actions import QueueAction
@@ -65,6 +65,7 @@ class QueueAdmin(LookOnlyAdmin):
     act_template = "admin/djtasks/queue/act.html"
 
     @method_decorator(require_safe)
+    @only_shows
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """All queues that hold jobs or are set."""
         if not self.has_view_permission(request):

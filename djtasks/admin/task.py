@@ -20,7 +20,7 @@ from django.views.decorators.http import require_safe
 
 from djtasks import control, registry, states, trends
 from djtasks.admin import failures, task_facts
-from djtasks.admin.app_admin import LookOnlyAdmin
+from djtasks.admin.app_admin import LookOnlyAdmin, only_shows
 from djtasks.admin.charts import about, charts_of_task, distribution, number, pace
 from djtasks.admin.dashboard import CHARTS_EVERY, LABELS, TaskRow, window_of
 from djtasks.admin.presentation import NOTHING, age
@@ -99,6 +99,7 @@ class TaskAdmin(LookOnlyAdmin):
     # All of them
 
     @method_decorator(require_safe)
+    @only_shows
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The tasks that this process, the workers, the statistics or the limits know."""
         if not self.has_view_permission(request):
@@ -148,6 +149,7 @@ class TaskAdmin(LookOnlyAdmin):
     # One of them
 
     @method_decorator(require_safe)
+    @only_shows
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:

@@ -28,7 +28,8 @@ BROKERS: Final = {
 }
 
 
-OPTIONS: Final = {"prefix": str, "durable": bool, "listen": bool}  # of all brokers, each takes what concerns it
+# Of all brokers; each takes what concerns it.
+OPTIONS: Final = {"prefix": str, "durable": bool, "replicas": int, "listen": bool}
 
 
 def get_broker() -> Broker:
@@ -67,7 +68,7 @@ def _check_options() -> None:
                 f"BROKER_OPTIONS has {name!r}, which no broker of djtasks knows. There are: {', '.join(OPTIONS)}; "
                 f"what concerns the connection to Redis stands in BROKER_URL, after the ?."
             )
-        if not isinstance(value, OPTIONS[name]):
+        if not isinstance(value, OPTIONS[name]) or (isinstance(value, int) and value < 0):
             raise ImproperlyConfigured(f"BROKER_OPTIONS[{name!r}] must be a {OPTIONS[name].__name__}, not {value!r}.")
 
 

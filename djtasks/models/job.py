@@ -18,7 +18,7 @@ from djtasks.models import recording, statements, words
 from djtasks.models.attempts import attempts_after, with_attempt
 from djtasks.models.fields import UTCDateTimeField, utc_now
 from djtasks.models.job_group import JobGroup
-from djtasks.models.managers import AppManager
+from djtasks.models.managers import AppManager, HistoryManager
 
 BEGUN_AT_ONCE: Final = 200  # rows a statement
 NOT_KEPT: Final = "null"  # in the place of arguments: the task has store_arguments=False, and the job has ended
@@ -299,7 +299,7 @@ class Job(models.Model):
     options = models.TextField(_("options"), default="{}")
     version = models.SmallIntegerField(default=1, db_default=1, editable=False)
 
-    objects = AppManager.from_queryset(JobQuerySet)()
+    objects = HistoryManager.from_queryset(JobQuerySet)()
 
     class Meta:
         verbose_name = _("job")

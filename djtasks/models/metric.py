@@ -15,7 +15,7 @@ from django.db import IntegrityError, models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from djtasks.models.fields import UTCDateTimeField
-from djtasks.models.managers import AppManager
+from djtasks.models.managers import HistoryManager
 
 STEPS: Final = 5  # buckets for each factor of e, so that a value is known to a tenth; count_ended.sql knows it, too
 TRIES: Final = 5
@@ -177,7 +177,7 @@ class Metric(models.Model):
     histogram = models.TextField(default="{}")  # JSON: run, wait → bucket → number
     whole = models.BooleanField(default=False, db_default=False)
 
-    objects = AppManager.from_queryset(MetricQuerySet)()
+    objects = HistoryManager.from_queryset(MetricQuerySet)()
 
     class Meta:
         verbose_name = _("metric")

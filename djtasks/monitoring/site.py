@@ -9,6 +9,7 @@ from typing import Final
 from django.db.models import Count, Max, Min, Sum
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from djtasks import trends
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import RATE
@@ -19,6 +20,7 @@ from djtasks.monitoring import families, totals
 from djtasks.monitoring.labels import queue_labels, task_label
 from djtasks.queues import Standing, known_queues, standing
 from djtasks.restraint import queue_of, task_of
+from djtasks.selection import MOST_COUNTED
 
 RECENTLY: Final = timedelta(hours=1)
 
@@ -50,7 +52,7 @@ def _age(now: datetime, since: datetime | None, none: float = 0.0) -> float:
 def _of_broker(now: datetime) -> Iterator[Metric]:
     """What only the broker knows; that it does not answer is worth knowing, too."""
     try:
-        queues = standing()
+        queues = standing(MOST_COUNTED)
         oldest = get_broker().oldest([each.name for each in queues if each.size.ready])
         limits = get_broker().limits()
     except BrokerUnavailable:
@@ -73,6 +75,7 @@ def _of_broker(now: datetime) -> Iterator[Metric]:
 
 def _of_queues(queues: Sequence[Standing], ages: dict[str, float]) -> Iterator[Metric]:
     labels = queue_labels((each.name for each in queues), known_queues())
+    ready = _ready(queues)
 
     def family(name: str, text: str, value: Callable[[Standing], float], joined: Callable[..., float]) -> Metric:
         """`joined` makes one of the values of those that share a label."""
@@ -84,7 +87,7 @@ def _of_queues(queues: Sequence[Standing], ages: dict[str, float]) -> Iterator[M
             made.add_metric([label], joined(values))
         return made
 
-    yield family("ready_jobs", "Jobs that a worker may claim.", lambda each: each.size.ready, sum)
+    yield family("ready_jobs", "Jobs that a worker may claim.", lambda each: ready[each.name], sum)
     yield family("scheduled_jobs", "Jobs that wait for their time, retries too.", lambda each: each.size.scheduled, sum)
     yield family("running_jobs", "Jobs that a worker holds.", lambda each: each.size.running, sum)
     yield family(
@@ -92,6 +95,14 @@ def _of_queues(queues: Sequence[Standing], ages: dict[str, float]) -> Iterator[M
     )
     yield family("workers", "Live workers that serve it.", lambda each: each.workers, min)
     yield family("paused", "Whether it is paused.", lambda each: each.size.paused, max)
+
+
+def _ready(queues: Sequence[Standing]) -> dict[str, float]:
+    """How many jobs are ready in each queue; of one that holds very many, as many as a minute ago."""
+    if not any(each.size.more_ready for each in queues):
+        return {each.name: each.size.ready for each in queues}
+    lately = trends.read(trends.WINDOWS["10m"])
+    return {each.name: lately.ready(each.name, each.size) for each in queues}
 
 
 def _of_workers(now: datetime) -> Iterator[Metric]:

@@ -385,7 +385,9 @@ def test_a_url_that_makes_no_sense_is_a_check_error_that_says_why(settings, url,
 
 
 @pytest.mark.parametrize("url", ["redis://h", "database://"])
-@pytest.mark.parametrize("options", [{"prefix": 5}, {"durabel": True}, {"durable": "yes"}, {"listen": 1}])
+@pytest.mark.parametrize(
+    "options", [{"prefix": 5}, {"durabel": True}, {"durable": "yes"}, {"replicas": -1}, {"listen": 1}]
+)
 def test_options_that_make_no_sense_are_check_errors(settings, options, url):
     settings.DJTASKS = {**settings.DJTASKS, "BROKER_URL": url, "BROKER_OPTIONS": options}
     assert [each.id for each in checks.check_settings()] == ["djtasks.E004"]
@@ -535,6 +537,23 @@ def test_a_sentinel_leads_to_the_new_master(use, kind):
         assert wakes(broker)
 
 
+def test_sentinels_may_want_a_user_and_a_password_of_their_own(use):
+    """What stands in the URL before the @ is for the master."""
+    users = {"user default": "off", "user watcher": "on >watch:1 ~* &* +@all"}
+    among_themselves = {"sentinel sentinel-user": "watcher", "sentinel sentinel-pass": "watch:1"}
+    with sentinel_service(
+        kind="redis",
+        options={"requirepass": "secret"},
+        sentinel_options=users | among_themselves,
+        sentinel_account=("watcher", "watch:1"),
+    ) as service:
+        hosts = ",".join(f"{host}:{port}" for host, port in service.addresses)
+        url = f"redis+sentinel://:secret@{hosts}/0?service={service.name}"
+        assert works(use(f"{url}&sentinel_username=watcher&sentinel_password=watch%3A1"))
+        with pytest.raises(BrokerUnavailable):
+            use(url, BROKER_TIMEOUT=1.0).enqueue([message()])
+
+
 def _has(server, broker, job_id):
     with redis.Redis(port=server.port, password="secret") as client:
         return client.hexists(broker.keys.jobs, job_id)
@@ -560,6 +579,56 @@ def test_a_cluster_keeps_all_of_a_prefix_on_one_master(use, kind):
             wait_until(broker.promote)
             assert broker.queues() == ["a", "b", "default"]
             assert broker.purge("a") == 1
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_a_name_that_leads_to_another_master_is_looked_up_again(use, kind):
+    """As behind a managed service's name: the old master is a replica now, and cuts no connection."""
+    with RedisProcess(kind=kind) as old, RedisProcess(kind=kind) as new:
+        name = Proxy(*old.address)
+        name.open()
+        broker = use(old.url.replace(str(old.port), str(name.port)), BROKER_TIMEOUT=3.0)
+        assert works(broker)
+        name.target = new.address
+        old.client().replicaof(*new.address)
+        assert works(broker)
+        broker.enqueue([message()])
+        assert wakes(broker)
+        assert new.client().exists(broker.keys.jobs)
+        name.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_a_master_that_lacks_replicas_is_asked_again_until_it_takes_the_job(use, kind):
+    with RedisProcess(kind=kind, options={"min-replicas-to-write": 1}) as server:
+        broker = use(server.url, BROKER_TIMEOUT=0.3)
+        with pytest.raises(BrokerUnavailable, match="fewer replicas than min-replicas-to-write"):
+            broker.enqueue([message()])
+        back = threading.Timer(0.5, lambda: server.client().config_set("min-replicas-to-write", 0))
+        back.start()
+        with override_settings(DJTASKS={**django_settings.DJTASKS, "BROKER_TIMEOUT": 20.0}):
+            broker.enqueue([message(id="x")])
+        back.join()
+        assert ids(claim(broker)) == ["x"]
+
+
+def test_who_is_sent_to_a_server_of_another_kind_is_told_what_the_url_should_be(use):
+    with cluster(kind="redis") as nodes, RedisProcess(kind="redis", options={"appendonly": "yes"}) as alone:
+        said = [use(node.url, BROKER_TIMEOUT=0.5).check() for node in nodes.nodes]
+        # One of them has the slot of our keys, and would lose it one day.
+        (slot_holder,) = [warnings for errors, warnings in said if not errors]
+        assert any("Let BROKER_URL begin with redis+cluster://" in warning for warning in slot_holder)
+        others = [error for errors, _warnings in said for error in errors]
+        assert ["let BROKER_URL begin with redis+cluster://" in error for error in others] == [True, True]
+        for scheme, end, what in (("cluster", "", "no node of a cluster"), ("sentinel", "/0?service=a", "no sentinel")):
+            url = f"redis+{scheme}://{alone.host}:{alone.port}{end}"
+            errors, _warnings = use(url, BROKER_TIMEOUT=0.5).check()
+            assert what in errors[0]
+        with RedisProcess(
+            kind="redis", sentinel=True, options={"sentinel monitor": f"a 127.0.0.1 {alone.port} 1"}, database=0
+        ) as sentinel:
+            errors, _warnings = use(sentinel.url, BROKER_TIMEOUT=0.5).check()
+            assert "Is this a sentinel?" in errors[0]
 
 
 @in_redis
@@ -686,6 +755,24 @@ def test_durable_waits_for_the_disk(use):
         server.kill()
         server.restart()
         assert ids(claim(broker)) == ["x"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_with_replicas_a_job_is_accepted_when_so_many_have_it(use, durable):
+    files = {"appendonly": "yes", "repl-diskless-sync-delay": 0}
+    with RedisProcess(kind="valkey", options=files) as master:
+        broker = use(master.url, {"durable": durable, "replicas": 1}, BROKER_TIMEOUT=3.0)
+        assert "asks for 1, and Redis has 0" in broker.check()[1][0]
+        with pytest.raises(BrokerUnavailable, match="0 of the 1 replicas"):
+            broker.enqueue([message(id="alone")])
+        (alone,) = claim(broker)
+        broker.reschedule([(alone, message(id="alone", countdown=60))])  # a worker waits for no replica
+        with RedisProcess(kind="valkey", options=files | {"replicaof": f"127.0.0.1 {master.port}"}) as replica:
+            wait_until(lambda: _tried(broker, "followed"))
+            assert broker.check() == ([], [])
+            master.kill()
+            replica.client().replicaof("NO", "ONE")
+            assert "followed" in ids(claim(use(replica.url)))
 
 
 def test_durable_without_a_file_is_an_error_at_the_start_and_at_the_send(use):

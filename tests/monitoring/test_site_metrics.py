@@ -15,7 +15,7 @@ from djtasks.message import new_id
 from djtasks.models import Job, Metric, Outbox, PeriodicTask, Worker
 from djtasks.models.fields import utc_now
 from djtasks.models.metric import Figures
-from djtasks.monitoring import labels, totals, views
+from djtasks.monitoring import labels, site, totals, views
 from djtasks.monitoring.site import SiteCollector
 from tests import tasks
 from tests.monitoring.scraping import Samples
@@ -61,6 +61,19 @@ def test_each_queue_tells_what_waits_in_it_and_for_how_long(database):
     assert 0 <= samples["djtasks_queue_oldest_seconds", "default"] < 60
     assert (samples["djtasks_queue_workers", "default"], samples["djtasks_queue_workers", "mail"]) == (1, 0)
     assert (samples["djtasks_queue_paused", "default"], samples["djtasks_queue_paused", "mail"]) == (0, 1)
+
+
+def test_of_a_queue_that_holds_very_many_it_tells_what_was_counted_last(database, monkeypatch):
+    monkeypatch.setattr(site, "MOST_COUNTED", 3)
+    for _ in range(5):
+        tasks.add.delay(1, 1)
+        tasks.add.apply_async((1, 1), countdown=600)
+    assert scrape()["djtasks_queue_ready_jobs", "default"] == 3
+    statistics.count(utc_now() + timedelta(seconds=75))
+    tasks.add.delay(1, 1)
+    assert scrape()["djtasks_queue_ready_jobs", "default"] == 5
+    monkeypatch.setattr(site, "MOST_COUNTED", 7)
+    assert scrape()["djtasks_queue_ready_jobs", "default"] == 6
 
 
 def test_a_broker_that_does_not_answer_is_told_and_the_rest_goes_on(database, settings):

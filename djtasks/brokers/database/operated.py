@@ -21,6 +21,7 @@ from djtasks.message import PRIORITIES, Delivery, microseconds
 from djtasks.models import Job, Queue, Ticket, statements
 from djtasks.models.fields import utc_now
 from djtasks.models.job import JobQuerySet, message_of
+from djtasks.models.managers import history_alias
 
 BATCH: Final = 500  # jobs that are moved in one transaction
 MOST_COUNTED: Final = 10_000  # jobs before another
@@ -34,8 +35,8 @@ class OperatedQueues(Broker):
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
-        """This thread's connection."""
-        return connections[settings.DATABASE]
+        """This thread's connection; within `showing` that to a replica."""
+        return connections[history_alias()]
 
     def cancel(self, ids: Sequence[str]) -> int:
         with errors_named(), self._atomic():

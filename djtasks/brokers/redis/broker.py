@@ -11,9 +11,11 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from djtasks.brokers import base
 from djtasks.brokers.base import LimitStanding, Loss
+from djtasks.brokers.redis.keeping import Keeping
 from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.limiting import Limiting
 from djtasks.brokers.redis.operated import BATCH, OperatedQueues, grouped, slices
@@ -51,9 +53,9 @@ class RedisBroker(OperatedQueues):
         if not prefix or set(prefix) & set("{}"):
             raise ImproperlyConfigured(f"BROKER_OPTIONS['prefix'] must be a text without braces, not {prefix!r}.")
         self.keys = Keys(prefix)
+        self._keeping = Keeping(options.get("durable", False), options.get("replicas", 0))
         self.server = Server(url, f"{{{prefix}}}", self._greet)
         self.limiting = Limiting(self.server, self.keys)
-        self._durable = bool(options.get("durable"))
         self._local = threading.local()
         self._has_tombstones = True  # when this process claimed last
 
@@ -77,7 +79,7 @@ class RedisBroker(OperatedQueues):
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),
-                durable=self._durable,
+                keeping=self._keeping,
             )
             if dropped:
                 found = [each.decode() for each in dropped]
@@ -103,7 +105,7 @@ class RedisBroker(OperatedQueues):
                 keys.wake(queue),
             ],
             [message.id, queue, message.to_json(), 100 - message.priority, time_of(message), int(message.prioritized)],
-            durable=self._durable,
+            keeping=self._keeping,
         )
 
     def holders(self, messages: Sequence[Message]) -> Mapping[str, str]:
@@ -219,7 +221,7 @@ class RedisBroker(OperatedQueues):
                     keys.defaults,
                 ],
                 [worker, queue, *rescheduled(group)],
-                durable=self._durable,
+                keeping=replace(self._keeping, replicas=0),  # a retry has its row
             )
         self._give_back([delivery for delivery, _message in deliveries], begun=True)
 
@@ -313,10 +315,11 @@ class RedisBroker(OperatedQueues):
         try:
             facts = self.server.facts()
             self.server.run("due", [self.keys.due], [1])
-            never_syncs = self._durable and self._setting("appendfsync") == "no"
+            never_syncs = self._keeping.durable and self._setting("appendfsync") == "no"
         except Refused as error:
             return [str(error)], []
-        return unmet(facts, never_syncs=never_syncs)
+        is_cluster = urlsplit(self.url).scheme.endswith("+cluster")
+        return unmet(facts, never_syncs=never_syncs, replicas=self._keeping.replicas, is_cluster=is_cluster)
 
     def close(self) -> None:
         wakeup: Wakeup | None = getattr(self._local, "wakeup", None)
@@ -340,7 +343,7 @@ class RedisBroker(OperatedQueues):
         One that cannot promise what `durable` asks for is refused before it gets a job.
         """
         facts = facts_of(ask("INFO"))
-        if self._durable and not is_durable(facts):
+        if self._keeping.durable and not is_durable(facts):
             raise Refused(f"{masked_url(self.url)}: {NOT_DURABLE}")
         seen = ask("GET", self.keys.server)
         if seen is not None and seen.decode() != facts.get("run_id"):

@@ -12,10 +12,13 @@ DURABLE: Final = (7, 2)  # has WAITAOF
 NOT_DURABLE: Final = "BROKER_OPTIONS['durable'] needs Redis 7.2 or newer (WAITAOF) with appendonly yes."
 
 
-def unmet(facts: Mapping[str, str], *, never_syncs: bool) -> tuple[list[str], list[str]]:
+def unmet(
+    facts: Mapping[str, str], *, never_syncs: bool, replicas: int = 0, is_cluster: bool = False
+) -> tuple[list[str], list[str]]:
     """Errors and warnings for a server of these `facts` (what INFO says).
 
-    `never_syncs`: whether its appendfsync is no although `durable` is asked for.
+    `never_syncs`: whether its appendfsync is no although `durable` is asked for. `replicas`: how many it must have.
+    `is_cluster`: whether BROKER_URL says that it is a node of one.
     """
     version = version_of(facts)
     errors, warnings = [], []
@@ -33,6 +36,16 @@ def unmet(facts: Mapping[str, str], *, never_syncs: bool) -> tuple[list[str], li
         warnings.append(
             "Redis keeps no append-only file: what came since its last snapshot, if it makes any, is lost when it "
             "crashes. Set appendonly yes."
+        )
+    if facts.get("redis_mode") == "cluster" and not is_cluster:
+        warnings.append(
+            "Redis is a node of a cluster, and takes our keys as long as it has their slots. Let BROKER_URL begin with "
+            "redis+cluster:// and name some of its nodes."
+        )
+    if int(facts.get("connected_slaves", replicas)) < replicas:
+        warnings.append(
+            f"BROKER_OPTIONS['replicas'] asks for {replicas}, and Redis has {facts['connected_slaves']}: until the "
+            f"others follow it, it takes no job."
         )
     return errors, warnings
 

@@ -24,13 +24,16 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import Sentinel
 
+from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
+from djtasks.brokers.redis.keeping import NOTHING, Keeping
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
 from djtasks.masking import masked_url
 
 TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
+SHARE_OF_WAIT: Final = 0.8  # of the time for a try, for the disk or replicas: the answer comes before we hang up
 LONGEST_PAUSE: Final = 0.5  # seconds between two tries
 DOUBT: Final = 3600  # seconds for which a server that came back may give out what was acknowledged
 
@@ -38,20 +41,6 @@ _OVER_TCP: Final = {"socket_keepalive": True}
 
 Pool = Any  # redis-py's ConnectionPool, or Sentinel's
 Connection = Any
-
-_TRANSIENT: Final = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,  # of a master that has become a replica
-    exceptions.TryAgainError,
-    exceptions.ClusterDownError,
-    exceptions.MovedError,
-    exceptions.AskError,
-    exceptions.MasterDownError,
-    exceptions.RedisClusterException,  # no node answers, or none has our slot
-    OSError,
-)
-_FINAL: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
 
 @cache
@@ -87,23 +76,23 @@ class Server:
         arguments: Sequence[Any],
         *,
         repeated: Callable[[], Sequence[Any]] | None = None,
-        durable: bool = False,
+        keeping: Keeping = NOTHING,
     ) -> Any:
         """Run a script whose repetition does no harm. Returns its answer.
 
-        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. With `durable` the
-        answer comes once it is on the server's disk. `repeated` gives other arguments for what is not the first try.
+        Tries again until `BROKER_TIMEOUT` has passed, then raises BrokerUnavailable. The answer comes once what it
+        wrote is kept as `keeping` asks. `repeated` gives other arguments for what is not the first try.
         """
 
         def act(connection: Connection, is_repeated: bool) -> Any:
             chosen = repeated() if is_repeated and repeated is not None else arguments
-            return self._eval(connection, name, keys, chosen, durable)
+            return self._eval(connection, name, keys, chosen, keeping)
 
         return self._try(act)
 
     def run_once(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script that must not be repeated unasked. Raises BrokerUnavailable at the first error."""
-        return self._try(lambda connection, _: self._eval(connection, name, keys, arguments, False), tries=1)
+        return self._try(lambda connection, _: self._eval(connection, name, keys, arguments, NOTHING), tries=1)
 
     def ask(self, *command: Any) -> Any:
         """One command, as `run`."""
@@ -137,7 +126,7 @@ class Server:
         with self._lock:
             if self._pid == os.getpid():
                 self._pid = 0
-                with contextlib.suppress(*_TRANSIENT):
+                with contextlib.suppress(*TRANSIENT):
                     self._find().disconnect(inuse_connections=False)
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
@@ -147,17 +136,13 @@ class Server:
         while True:
             try:
                 return self._with_connection(act, tried > 0)
-            except _FINAL as error:
-                raise self._named(error) from error
-            except _TRANSIENT as error:
+            except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
                 tried += 1
                 pause = random.uniform(0, min(0.02 * 2**tried, LONGEST_PAUSE))
-                if tried == tries or time.monotonic() + pause > deadline:
+                if not may_pass(error) or tried == tries or time.monotonic() + pause > deadline:
                     raise self._named(error) from error
                 self._lost(error)
                 time.sleep(pause)
-            except exceptions.RedisError as error:
-                raise self._named(error) from error
 
     def _with_connection(self, act: Callable[[Connection, bool], Any], is_repeated: bool) -> Any:
         pool = self._pool()
@@ -169,7 +154,9 @@ class Server:
                 self._greeted[connection] = socket
                 self.reconnects += 1
             return act(connection, is_repeated)
-        except exceptions.ResponseError:
+        except exceptions.ResponseError as error:
+            if may_pass(error):
+                connection.disconnect()  # the next one may lead to another master
             raise
         except BaseException:
             connection.disconnect()  # an answer may be under way that belongs to nobody
@@ -178,30 +165,29 @@ class Server:
             pool.release(connection)
 
     def _eval(
-        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], durable: bool
+        self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeping: Keeping
     ) -> Any:
         text, digest = script(name)
+        wait = [keeping.command(SHARE_OF_WAIT * settings.BROKER_TIMEOUT / TRIES)] if keeping else []
         connection.send_packed_command(
-            connection.pack_commands(
-                [("EVALSHA", digest, len(keys), *keys, *arguments), *([_on_disk()] if durable else [])]
-            )
+            connection.pack_commands([("EVALSHA", digest, len(keys), *keys, *arguments), *wait])
         )
         try:
             answer = connection.read_response()
         except exceptions.NoScriptError:
             answer = None
-            if durable:
+            if wait:
                 connection.read_response()
             connection.send_command("EVAL", text, len(keys), *keys, *arguments)
             answer = connection.read_response()
-            if durable:
-                connection.send_command(*_on_disk())
+            if wait:
+                connection.send_command(*wait[0])
         except exceptions.ResponseError:
-            if durable:
+            if wait:
                 connection.read_response()
             raise
-        if durable:
-            _check_on_disk(connection)
+        if wait:
+            keeping.check(connection.read_response())
         return answer
 
     def _pool(self) -> Pool:
@@ -219,8 +205,8 @@ class Server:
             refresh()
 
     def _named(self, error: BaseException) -> BrokerUnavailable:
-        kind = Refused if _is_refusal(error) else BrokerUnavailable
-        return kind(f"{masked_url(self.url)}: {_explained(error)}")
+        kind = Refused if is_refusal(error, self.url) else BrokerUnavailable
+        return kind(f"{masked_url(self.url)}: {explained(error, self.url)}")
 
 
 def facts_of(info: bytes) -> dict[str, str]:
@@ -236,38 +222,6 @@ def version_of(facts: Mapping[str, str]) -> tuple[int, ...]:
 def _answer(connection: Connection, *command: Any) -> Any:
     connection.send_command(*command)
     return connection.read_response()
-
-
-def _on_disk() -> tuple[Any, ...]:
-    return "WAITAOF", 1, 0, int(settings.BROKER_TIMEOUT * 1000 / TRIES)
-
-
-def _check_on_disk(connection: Connection) -> None:
-    local, _replicas = connection.read_response()
-    if not local:
-        raise exceptions.TimeoutError("the server did not write to its disk in time (appendfsync)")
-
-
-def _is_refusal(error: BaseException) -> bool:
-    text = str(error)  # of a command inside a script: Redis before and from 7.0 on
-    return isinstance(error, _FINAL) or "can't run this command" in text or "ACL failure in script" in text
-
-
-def _explained(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, MasterNotFoundError):
-        return "No sentinel answers that knows the master. Do they run, and is ?service= its name?"
-    if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
-        return (
-            f"Redis is out of memory, so it takes no new jobs; those it has are kept and run. Raise maxmemory. ({text})"
-        )
-    if "MISCONF" in text:
-        return f"Redis cannot write to its disk, so it takes nothing. ({text})"
-    if _is_refusal(error):
-        return f"Redis refuses us; see the user, the password and the ACL (docs/brokers.md). ({text})"
-    if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return f"Redis does not answer. Does it run, and is BROKER_URL right? ({text or type(error).__name__})"
-    return f"Redis does not answer as it should: {text or type(error).__name__}"
 
 
 # What the URL names
