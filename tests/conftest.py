@@ -69,7 +69,7 @@ def _is_shortened(metafunc):
     """
     if os.environ.get("DJTASKS_TEST_EVERY_STORE") or metafunc.definition.get_closest_marker("every_store"):
         return False
-    return "start_worker" in metafunc.fixturenames
+    return bool({"start_worker", "projects"} & set(metafunc.fixturenames))
 
 
 def _is_parametrized(metafunc, name):
