@@ -21,8 +21,9 @@ A_DAY: Final = 86400  # seconds
 
 # First in their queue, though a million wait there; skipped while the last one has not ended.
 UPKEEP = {"schedule": 60, "overlap": False, "catch_up": "skip", "options": {"priority": 100, "ignore_result": True}}
-# A server that restarts is no failure that anybody must look at.
+# A server that restarts is no failure that anybody must look at; and the next minute's run waits for the end of this.
 DOWN: Final = (OperationalError, InterfaceError)
+SOON: Final = 10  # seconds
 
 
 @shared_task(name=ACCUMULATE)
@@ -45,20 +46,28 @@ def call_starmap(task: Mapping[str, Any], it: Iterable[Sequence[Any]]) -> list[A
     return [sig.clone()(*each) for each in it]
 
 
-@shared_task(name="djtasks.prune", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN)
+@shared_task(
+    name="djtasks.prune", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN, default_retry_delay=SOON
+)
 def prune() -> int:
     """Delete what has expired: jobs after RESULT_EXPIRES, and what belongs to them."""
     return upkeep.prune_for()
 
 
-@shared_task(name="djtasks.count", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN)
+@shared_task(
+    name="djtasks.count", schedule=UPKEEP, log_level=logging.DEBUG, autoretry_for=DOWN, default_retry_delay=SOON
+)
 def count() -> int:
     """Count what has ended, for the statistics."""
     return statistics.count()
 
 
 @shared_task(
-    name="djtasks.end_stranded", schedule={**UPKEEP, "schedule": AN_HOUR}, log_level=logging.DEBUG, autoretry_for=DOWN
+    name="djtasks.end_stranded",
+    schedule={**UPKEEP, "schedule": AN_HOUR},
+    log_level=logging.DEBUG,
+    autoretry_for=DOWN,
+    default_retry_delay=SOON,
 )
 def end_stranded() -> int:
     """End groups whose members are gone, so that their chords fail instead of waiting for ever."""

@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django.db import OperationalError
 
 from djtasks import builtin, chord, code_schedules, plan, registry, states, upkeep
 from djtasks.canvas import streaming
@@ -160,3 +161,19 @@ def test_it_is_no_news_in_the_log(broker, caplog):
     run_jobs()
     (line,) = [record for record in caplog.records if "succeeded" in record.message]
     assert line.levelname == "DEBUG"
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_upkeep_that_meets_a_server_that_restarts_is_tried_again_soon(database, monkeypatch):
+    def prune_for():
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise OperationalError("server closed the connection unexpectedly")
+        return 0
+
+    tries = []
+    monkeypatch.setattr(upkeep, "prune_for", prune_for)
+    result = builtin.prune.delay()
+    run_jobs(until=timedelta(seconds=30))
+    assert tries == [0, 1]
+    assert result.state == states.SUCCESS

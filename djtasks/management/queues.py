@@ -116,7 +116,7 @@ def move(given: Given) -> tuple[str, Answer]:
     return f"{moved} job(s) were moved from {source} to {target}.", {"from": source, "to": target, "moved": moved}
 
 
-SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {
+OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "default_priority": int,
     "aging": float,
     "rate_limit": str,
@@ -145,9 +145,9 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def set_queue(given: Given) -> tuple[str, Answer]:
-    options = {name: _value(given[name], kind, name) for name, kind in SETTINGS.items() if given[name] is not None}
+    options = {name: _value(given[name], kind, name) for name, kind in OPTIONS.items() if given[name] is not None}
     if not options:
-        raise CommandError(f"Say what to set: {', '.join(map(_option, SETTINGS))}.")
+        raise CommandError(f"Say what to set: {', '.join(map(_option, OPTIONS))}.")
     control.set_queue(given["queue"], **options)
     told = ", ".join(f"{name} {_told(value)}" for name, value in options.items())
     return f"{given['queue']} is set: {told}.", {"queue": given["queue"], **options}
