@@ -69,14 +69,17 @@ class Clock:
         self._base: datetime | None = None
         self._seen = 0.0  # monotonic
 
-    def look(self) -> bool:
-        """Ask the database. Returns whether its clock was set back meanwhile."""
+    def look(self, ahead: timedelta = timedelta(0)) -> tuple[bool, bool]:
+        """Ask the database. Returns whether its clock was set back, and whether a schedule will be due within `ahead`.
+
+        As far as could be foreseen: if the clock was set forward, only the next look knows.
+        """
         before = time.monotonic()
-        moment = statements.now(connections[settings.DATABASE])
+        moment, is_any_due = statements.schedules_due(connections[settings.DATABASE], self.now() + ahead)
         after = time.monotonic()
         was_set_back = self._base is not None and moment < self.now() - SET_BACK
         self._base, self._seen = moment, (before + after) / 2
-        return was_set_back
+        return was_set_back, is_any_due
 
     def now(self) -> datetime:
         """The time. Raises nothing: before the first look it is this machine's."""
@@ -196,15 +199,15 @@ class Beat:
     # What is due soon
 
     def _look(self) -> None:
-        was_set_back = self.clock.look()
+        was_set_back, is_any_due = self.clock.look(AHEAD)
         now = self.clock.now()
         if not self._has_begun:
             self._begin(now)
-            self._has_begun = True
+            self._has_begun = is_any_due = True
         elif was_set_back:
             self._put_right(now)
-        soon = PeriodicTask.objects.due(now + AHEAD).values_list("pk", "next_run_at", "changed_at")[:MOST_READY]
-        standing = {pk: (due, changed_at) for pk, due, changed_at in soon}
+            is_any_due = True
+        standing = self._due_soon(now) if is_any_due else {}
         self._ready = {
             pk: each for pk, each in self._ready.items() if standing.get(pk) == (each.step.due, each.step.changed_at)
         }
@@ -213,6 +216,11 @@ class Beat:
         heapq.heapify(self._queue)
         self._next_look = time.monotonic() + LOOK_EVERY
         self.woke_at = now
+
+    def _due_soon(self, now: datetime) -> dict[int, tuple[datetime | None, datetime]]:
+        """What tells whether a row still stands as it was read, by its key."""
+        soon = PeriodicTask.objects.due(now + AHEAD).values_list("pk", "next_run_at", "changed_at")[:MOST_READY]
+        return {pk: (due, changed_at) for pk, due, changed_at in soon}
 
     def _begin(self, now: datetime) -> None:
         """Bring the rows up to date: to what stands in the code, and to what has happened while no beat ran."""

@@ -38,8 +38,14 @@ def no_breather(monkeypatch):
 def shift(monkeypatch):
     """Set the database's clock: `shift(seconds)`, from the true time."""
     shifted = [timedelta(0)]
-    true = statements.now
-    monkeypatch.setattr(statements, "now", lambda connection: true(connection) + shifted[0])
+    now, schedules_due = statements.now, statements.schedules_due
+
+    def at_another_time(connection, moment):
+        clock, is_any = schedules_due(connection, moment)
+        return clock + shifted[0], is_any
+
+    monkeypatch.setattr(statements, "now", lambda connection: now(connection) + shifted[0])
+    monkeypatch.setattr(statements, "schedules_due", at_another_time)
 
     def shift(seconds):
         shifted[0] = timedelta(seconds=seconds)
@@ -609,16 +615,16 @@ def test_a_row_that_cannot_be_read_stops_no_other_if_the_clock_is_set_back(now, 
 def test_beat_goes_on_after_the_database_was_away(now, monkeypatch, caplog):
     make(due=now() - SECOND)
     beat = Beat()
-    true = statements.now
+    true = statements.schedules_due
 
-    def away(connection):
+    def away(connection, moment):
         raise OperationalError("away")
 
-    monkeypatch.setattr(statements, "now", away)
+    monkeypatch.setattr(statements, "schedules_due", away)
     assert 0 <= beat.turn() < 1
     beat.turn()
     assert caplog.text.count("Beat gets no answer") == 1
-    monkeypatch.setattr(statements, "now", true)
+    monkeypatch.setattr(statements, "schedules_due", true)
     once(beat)
     assert len(sent()) == 1
 

@@ -174,6 +174,10 @@ class Broker(ABC):
         """For which limits these jobs wait, by id."""
 
     @abstractmethod
+    def until_due(self) -> float | None:
+        """Seconds until the first of the scheduled jobs is due, at most 0 if it is; None if none is scheduled."""
+
+    @abstractmethod
     def promote(self, *, limit: int = 1000) -> int:
         """Make scheduled jobs ready whose time has come, at most `limit`. Returns how many."""
 

@@ -47,6 +47,10 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Claimed by a worker, begun or not."""
         return self.filter(words.AT_WORK)
 
+    def owners(self) -> set[str]:
+        """Whose the claimed ones are."""
+        return set(self.running().order_by().values_list("worker", flat=True).distinct())
+
     def finished(self) -> Self:
         """Ended, in whichever way."""
         return self.filter(state__in=states.FINISHED)

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
@@ -28,7 +29,7 @@ from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.half_open import Waiting, waiting_here
-from djtasks.models import Job, Limit, Queue, Worker
+from djtasks.models import Job, Limit, Queue, Worker, statements
 from djtasks.models.fields import utc_now
 from djtasks.models.job import message_of
 from djtasks.reports import Mailer
@@ -42,12 +43,13 @@ from djtasks.worker.watch import Watch
 
 logger = logging.getLogger("djtasks.worker")
 
-PROMOTE_EVERY: Final = 0.1  # seconds
+PROMOTE_EVERY: Final = 0.1  # seconds, where one scheduled job after another falls due
+SCHEDULED_EVERY: Final = 0.25  # seconds between two looks when the next one is due; that moment is kept
+SOONEST: Final = 0.01  # seconds between two turns
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
-COMMANDS_EVERY: Final = 1.0  # seconds between two looks for what an operator asks, at most
+LOOK_EVERY: Final = 1.0  # seconds between two looks at what there is to do, at most
 RESEND_EVERY: Final = 1.0  # seconds
 RESENT_AT_ONCE: Final = 2000  # messages, about, so that the beats do not wait for a long outbox
-FILL_EVERY: Final = 1.0  # seconds between two looks for places under limits that dead workers have left
 READ_QUEUES_EVERY: Final = 5.0  # seconds
 AGE_EVERY: Final = 1.0  # seconds
 DEMAND_EVERY: Final = 0.5  # seconds between two looks whether jobs wait, where the number of children follows that
@@ -86,6 +88,7 @@ class Keeper:
         self._silent = Watch(settings.WORKER_LOST_AFTER)
         self._unsent = Watch(outbox.LEFT_BEHIND)
         self._next: dict[str, float] = {}  # what is done now and then → when next (monotonic)
+        self._complained = -inf  # when last (monotonic)
         self._failures = 0
         self._waiting: Waiting | None = None  # for the database
         self._pid = os.getppid() if options.forks else os.getpid()  # of the worker
@@ -98,44 +101,53 @@ class Keeper:
         with self._waiting.asking(), self.broker.patience(0.0):
             self._turn()
 
+    def pause(self) -> float:
+        """Seconds until the next turn is due."""
+        if self._losses or self._failures or self.ledger.pending:
+            return PROMOTE_EVERY
+        soonest = min(self._next.values(), default=0.0) - time.monotonic()
+        return min(max(soonest, SOONEST), SCHEDULED_EVERY)
+
     def _turn(self) -> None:
         try:
             self._register()
             self._every("beat", settings.WORKER_HEARTBEAT, self._beat)
-            self._every("obey", min(COMMANDS_EVERY, settings.WORKER_HEARTBEAT), self._obey)
             self._rescue()
-            self._every("promote", PROMOTE_EVERY, self.broker.promote)
-            self._every("watch", min(1.0, settings.WORKER_LOST_AFTER / 5), self._watch)
+            self._every("promote", SCHEDULED_EVERY, self._promote)
+            self._every("look", min(LOOK_EVERY, settings.WORKER_HEARTBEAT, settings.WORKER_LOST_AFTER / 5), self._look)
             self._every("notice", settings.WORKER_HEARTBEAT, self._notice)
-            self._every("remind", 0.0, self._remind)
-            self._every("outbox", RESEND_EVERY, self._resend)
+            if self._reminded is not None:
+                self._every("remind", 0.0, self._remind)
             self._every("queues", READ_QUEUES_EVERY, self._read_queues)
             self._every("age", AGE_EVERY, self._age)
-            self._every("places", FILL_EVERY, self.broker.fill_places)
             self._every("measure", MEASURE_EVERY, self._measure)
             if self.options.least is not None:
                 self._every("demand", DEMAND_EVERY, self._tell_demand)
             self._every("report", REPORT_EVERY, self.mailer.turn)
             self._failures = 0
         except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
-            self._failures += 1
-            if self._failures == 1:
-                self._losses.append(Loss(self.owner, known=False))  # a rescue's answer may have got lost
-            for watch in (self._workers, self._owners, self._own, self._silent, self._unsent):
-                watch.restart()
-            if self._failures in (1, 10, 100):
-                logger.warning(
-                    "The worker's keeper gets no answer from the broker or the database (try %d): %s",
-                    self._failures,
-                    error,
-                )
-            for store in (self.broker, connections[settings.DATABASE]):
-                with contextlib.suppress(Exception):
-                    store.close()
-            time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
+            self._recover(error)
         except Exception:
             logger.exception("The keeper stumbled; it goes on")
             time.sleep(STUMBLE_PAUSE)
+
+    def _recover(self, error: Exception) -> None:
+        """Forget the connections and what was seen, a little longer at each failure."""
+        self._failures += 1
+        if self._failures == 1:
+            self._losses.append(Loss(self.owner, known=False))  # a rescue's answer may have got lost
+        for watch in (self._workers, self._owners, self._own, self._silent, self._unsent):
+            watch.restart()
+        if self._failures in (1, 10, 100):
+            logger.warning(
+                "The worker's keeper gets no answer from the broker or the database (try %d): %s",
+                self._failures,
+                error,
+            )
+        for store in (self.broker, connections[settings.DATABASE]):
+            with contextlib.suppress(Exception):
+                store.close()
+        time.sleep(random.uniform(0, min(0.05 * 2 ** min(self._failures, 6), 2.0)))
 
     def hear(self, word: Mapping[str, Any]) -> None:
         """Take a word from the supervisor: a child's death, that the worker has been changed, or that it stops."""
@@ -161,7 +173,7 @@ class Keeper:
     def _finish(self) -> None:
         with contextlib.suppress(BrokerUnavailable, DatabaseError, InterfaceError):
             self.slots.clear_owners()
-            owners = self.broker.owners() | self._owners_of_rows()
+            owners = self.broker.owners() | Job.objects.all().owners()
             self._losses += [self._loss_of(name) for name in self._left_behind(owners)]
             self._rescue()
         with contextlib.suppress(DatabaseError, InterfaceError):
@@ -241,17 +253,37 @@ class Keeper:
             row.update(beat=F("beat") + 1, beat_at=utc_now())
         signals.heartbeat_sent.notify(sender=self)
 
-    def _obey(self) -> None:
-        """Do what this worker is asked to do; what is told twice does no harm."""
-        workers = Worker.objects.all()
-        if text := workers.commands(self.worker):
-            for command in json.loads(text):
-                self._say(command)
-            workers.obeyed(self.worker, text)
+    def _promote(self) -> None:
+        """Make ready what is due, and look again when the next one is."""
+        until = self.broker.until_due()
+        if until is not None and until <= 0:
+            self.broker.promote()
+            until = PROMOTE_EVERY
+        if until is not None:
+            self._next["promote"] = min(self._next["promote"], time.monotonic() + until)
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
+        """See by one question what there is to do; without work there is no other."""
+        seen = statements.glance(connections[settings.DATABASE], self.worker)
+        if seen.commands:
+            self._obey(seen.commands)
+        self._watch(has_running=seen.has_running)
+        self._resend(outbox.unsent() if seen.has_unsent else [])
+        if seen.has_parked or not self.broker.transactional:
+            self.broker.fill_places()
+
+    def _obey(self, commands: str) -> None:
+        """Do what this worker is asked to do; what is told twice does no harm."""
+        for command in json.loads(commands):
+            self._say(command)
+        Worker.objects.all().obeyed(self.worker, commands)
+
+    def _watch(self, *, has_running: bool) -> None:
+        """Look who moves. `has_running`: whether any row says that its job is somebody's."""
         beats = self.broker.beats()
-        owners = self.broker.owners() | self._owners_of_rows()
+        owners = set() if self.broker.transactional else self.broker.owners()
+        if has_running:
+            owners |= Job.objects.all().owners()
         others = {name: beat for name, beat in beats.items() if name != self.worker}
         orphans = [owner for owner in owners if _worker_of(owner) not in beats]
         lost = [Loss(name, known=False, beat=beats[name]) for name in self._workers.look(others)]
@@ -261,7 +293,6 @@ class Keeper:
         lost += [Loss(name, known=False) for name in self._owners.look(orphans_by_beat)]
         for loss in lost:
             logger.warning("Worker %s does not beat any more: its jobs go back to their queues", loss.worker)
-        self._bury(beats)
         lost += [self._loss_of(name) for name in self._own.look(dict.fromkeys(self._left_behind(owners)))]
         self._losses += lost
 
@@ -293,13 +324,13 @@ class Keeper:
             self._losses.pop(0)
             self._say({"rescued": loss.worker})
             self.ledger.commit()
-            self._next["places"] = 0.0
+            self._next["look"] = 0.0  # for the places that they have left
 
     # Where the queue is not the job table
 
-    def _resend(self) -> None:
+    def _resend(self, unsent: Sequence[str]) -> None:
         """Send what has stood in the outbox for a while, by our own clock: it may have been committed just now."""
-        left = self._unsent.look(dict.fromkeys(outbox.unsent()))
+        left = self._unsent.look(dict.fromkeys(unsent))
         try:
             sent = 0
             while left and sent < RESENT_AT_ONCE:
@@ -310,19 +341,13 @@ class Keeper:
 
     def _put_up_with(self, error: BrokerUnavailable, what: str) -> None:
         """A broker that is full takes no new jobs and yet gives out those that it has: the watch goes on."""
-        self._every("complaint", COMPLAIN_EVERY, lambda: logger.warning("%s: %s", what, error))
+        if time.monotonic() - self._complained >= COMPLAIN_EVERY:
+            self._complained = time.monotonic()
+            logger.warning("%s: %s", what, error)
 
-    def _owners_of_rows(self) -> set[str]:
-        """Who runs jobs, by their rows: the store may have forgotten their leases."""
-        if self.broker.transactional:
-            return set()
-        return set(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
-
-    def _bury(self, beats: Mapping[str, int]) -> None:
+    def _bury(self) -> None:
         """Workers that the broker has never heard of, and that do not get to it either, are lost."""
-        if self.broker.transactional:
-            return
-        silent = Worker.objects.filter(lost_at=None, stopped_at=None).exclude(pk__in=beats)
+        silent = Worker.objects.filter(lost_at=None, stopped_at=None).exclude(pk__in=self.broker.beats())
         if lost := self._silent.look(dict(silent.values_list("pk", "beat"))):
             Worker.objects.filter(pk__in=lost).update(lost_at=utc_now())
 
@@ -342,15 +367,16 @@ class Keeper:
             self._send_forgotten(ids)
 
     def _notice(self) -> None:
-        """Notice that the broker has lost its memory."""
+        """Notice that the broker has lost its memory, and who has never come to it."""
+        if self.broker.transactional:
+            return
         if self._reminded is None and self.broker.has_forgotten():
             self._reminded = ""
+        self._bury()
 
     def _remind(self) -> None:
         """Send a broker that lost its memory what waits by the rows, a batch a turn (rule 14)."""
-        if self._reminded is None:
-            return
-        rows = Job.objects.waiting().filter(pk__gt=self._reminded).order_by("pk")
+        rows = Job.objects.waiting().filter(pk__gt=self._reminded or "").order_by("pk")
         ids = list(rows.values_list("pk", flat=True)[:BATCH])
         try:
             self._send_forgotten(ids)
@@ -361,6 +387,7 @@ class Keeper:
         self._reminded = ids[-1] if ids else None
         if not ids:
             self.broker.remember()
+            del self._next["remind"]
 
     def _send_forgotten(self, ids: Sequence[str]) -> None:
         """Send those of waiting jobs that the broker does not know; in a transaction by the outbox."""

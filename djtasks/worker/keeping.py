@@ -11,7 +11,7 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from djtasks.worker.descriptors import readable
-from djtasks.worker.keeper import PROMOTE_EVERY, Keeper
+from djtasks.worker.keeper import Keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
 from djtasks.worker.stops import take_signals
@@ -50,8 +50,8 @@ def _keep(keeper: Keeper, source: int | None, at_end: Callable[[], object] | Non
     while not keeper.stopping:
         keeper.turn()
         if source is None:
-            time.sleep(PROMOTE_EVERY)
-        elif readable([source], PROMOTE_EVERY):
+            time.sleep(keeper.pause())
+        elif readable([source], keeper.pause()):
             data = os.read(source, 65536)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:

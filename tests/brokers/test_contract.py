@@ -136,6 +136,19 @@ def test_a_scheduled_job_is_given_once_its_time_has_come(broker):
     assert ids(claim(broker)) == ["early", "late"]
 
 
+def test_it_is_told_how_long_it_is_until_the_first_scheduled_job_is_due(broker):
+    assert broker.until_due() is None
+    broker.enqueue([message(), message(countdown=3600)])
+    assert 3590 < broker.until_due() <= 3600
+    claimed = claim(broker)[0]
+    broker.reschedule([(claimed, replace(claimed.message, retries=1, countdown=60))])
+    assert 50 < broker.until_due() <= 60
+    broker.enqueue([message(countdown=0.1)])
+    wait_until(lambda: broker.until_due() <= 0)
+    assert broker.promote() == 1
+    assert 50 < broker.until_due() <= 60
+
+
 def test_an_eta_in_the_past_is_now(broker):
     broker.enqueue([message(eta=datetime(2001, 1, 1, tzinfo=UTC))])
     (delivery,) = claim(broker)

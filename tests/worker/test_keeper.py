@@ -1,13 +1,17 @@
 """The keeper's own judgement: who is lost."""
 
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connections
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 
 from djtasks import control, outbox, states
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
+from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message
 from djtasks.models import Job, Outbox, Worker
@@ -19,7 +23,7 @@ from djtasks.worker.keeper import Keeper
 from djtasks.worker.options import WorkerOptions
 from djtasks.worker.slots import Slots
 from djtasks.worker.watch import Watch
-from tests.conftest import empty_redis
+from tests.conftest import empty_redis, wait_until
 
 pytestmark = pytest.mark.every_broker
 
@@ -117,6 +121,32 @@ def test_a_keeper_whose_worker_was_declared_lost_says_so(database):
     keeper._next.clear()
     keeper.turn()
     assert {"lost": "w"} in words
+
+
+def test_a_keeper_without_work_looks_at_the_tables_by_one_question(keeper):
+    keeper.turn()
+    with CaptureQueriesContext(connections[settings.DATABASE]) as queries:
+        keeper._look()
+    assert len([each["sql"] for each in queries if "djtasks_job" in each["sql"]]) == 1
+    assert len(queries) == (2 if keeper.broker.transactional else 1)  # with the beats
+
+
+def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keeper):
+    turn_until_rested(keeper)
+    assert 0.05 < keeper.pause() <= keeper_module.SCHEDULED_EVERY
+    keeper.broker.enqueue([Message(id="soon", task="some.task", countdown=0.2)])
+    keeper._next["promote"] = 0.0
+    keeper.turn()
+    assert keeper.pause() <= 0.2
+    wait_until(lambda: keeper.turn() or keeper.broker.claim("default", limit=1, worker="one"))
+
+
+def turn_until_rested(keeper):
+    """Turn until nothing but looking out for scheduled jobs is due."""
+    keeper.turn()
+    later = time.monotonic() + 60
+    keeper._next = {name: later for name in keeper._next if name != "promote"}
+    keeper.turn()
 
 
 def test_leases_that_appear_after_their_childs_death_are_given_back(database, clock):

@@ -167,6 +167,10 @@ class DatabaseBroker(OperatedQueues):
             self._notifier.after_commit(self.connection, queues)
         return len(queues)
 
+    def until_due(self) -> float | None:
+        with errors_named():
+            return statements.until_due(self.connection)
+
     def promote(self, *, limit: int = 1000) -> int:
         with errors_named():
             queues = statements.promote(self.connection, limit)
@@ -197,7 +201,7 @@ class DatabaseBroker(OperatedQueues):
 
     def owners(self) -> set[str]:
         with errors_named():
-            return set(Job.objects.running().order_by().values_list("worker", flat=True).distinct())
+            return Job.objects.all().owners()
 
     def rescue(self, losses: Sequence[Loss], *, rescuer: str) -> list[Delivery]:
         ended: list[Delivery] = []

@@ -54,6 +54,7 @@ class RedisBroker(OperatedQueues):
             raise ImproperlyConfigured(f"BROKER_OPTIONS['prefix'] must be a text without braces, not {prefix!r}.")
         self.keys = Keys(prefix)
         self._keeping = Keeping(options.get("durable", False), options.get("replicas", 0))
+        self._run_id: str | None = None  # of the server that was greeted last
         self.server = Server(url, f"{{{prefix}}}", self._greet)
         self.limiting = Limiting(self.server, self.keys)
         self._local = threading.local()
@@ -245,6 +246,10 @@ class RedisBroker(OperatedQueues):
     def waits(self, ids: Sequence[str]) -> dict[str, Wait]:
         return self.limiting.waits(ids)
 
+    def until_due(self) -> float | None:
+        microseconds = self.server.run("until_due", [self.keys.due], [])
+        return None if microseconds is None else microseconds / 1e6
+
     def promote(self, *, limit: int = 1000) -> int:
         keys = self.keys
         promoted = 0
@@ -305,8 +310,8 @@ class RedisBroker(OperatedQueues):
         return self.server.reconnects
 
     def has_forgotten(self) -> bool:
-        seen = self.server.ask("GET", self.keys.server)
-        return bool(seen is None or seen.decode() != self.server.facts("server").get("run_id"))
+        seen = self.server.ask("GET", self.keys.server)  # a server that was restarted has been greeted before that
+        return bool(seen is None or seen.decode() != self._run_id)
 
     def remember(self) -> None:
         self.server.run("note", [self.keys.server], [self.server.facts("server").get("run_id", ""), 0])
@@ -343,6 +348,7 @@ class RedisBroker(OperatedQueues):
         One that cannot promise what `durable` asks for is refused before it gets a job.
         """
         facts = facts_of(ask("INFO"))
+        self._run_id = facts.get("run_id")
         if self._keeping.durable and not is_durable(facts):
             raise Refused(f"{masked_url(self.url)}: {NOT_DURABLE}")
         seen = ask("GET", self.keys.server)

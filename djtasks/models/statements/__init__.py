@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -35,6 +35,7 @@ __all__ = [
     "count_places",
     "count_ready",
     "enqueue",
+    "glance",
     "hand_over",
     "is_paused",
     "lock_limit",
@@ -44,22 +45,38 @@ __all__ = [
     "put_tickets",
     "queues",
     "record",
+    "schedules_due",
     "sql",
     "store",
+    "until_due",
 ]
 
 _VENDORS: Final[dict[str, ModuleType]] = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql}
 
 
+_CLOCKS: Final = {"postgresql": "clock_timestamp()", "mysql": "utc_timestamp(6)"}  # SQLite has this machine's
+
+
 def now(connection: BaseDatabaseWrapper) -> datetime:
     """The time by the database's clock, aware; by this machine's where the database is a file."""
-    if connection.vendor == "sqlite":
+    if connection.vendor not in _CLOCKS:
         return datetime.now(UTC)
-    question = "SELECT utc_timestamp(6)" if connection.vendor == "mysql" else "SELECT clock_timestamp()"
     with connection.cursor() as cursor:
-        cursor.execute(question)
+        cursor.execute(f"SELECT {_CLOCKS[connection.vendor]}")
         (moment,) = cursor.fetchone()
     return as_utc(moment, connection) or datetime.now(UTC)
+
+
+def schedules_due(connection: BaseDatabaseWrapper, moment: datetime) -> tuple[datetime, bool]:
+    """`now`, and whether any schedule is due by `moment`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_CLOCKS.get(connection.vendor, 'NULL')}, EXISTS "  # noqa: S608
+            "(SELECT 1 FROM djtasks_periodictask WHERE enabled AND next_run_at <= %s)",
+            [as_parameter(moment, connection)],
+        )
+        clock, is_any = cursor.fetchone()
+    return as_utc(clock, connection) or datetime.now(UTC), bool(is_any)
 
 
 def enqueue(connection: BaseDatabaseWrapper, messages: Sequence[Message], worker: str = "") -> int | None:
@@ -112,6 +129,32 @@ def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, cl
     """
     written: set[str] | None = _VENDORS[connection.vendor].hand_over(connection, worker, outcome, clock)
     return written
+
+
+def until_due(connection: BaseDatabaseWrapper) -> float | None:
+    """Seconds until the first of the scheduled jobs is due, at most 0 if it is; None if none is scheduled."""
+    moment = [as_parameter(datetime.now(UTC), connection)] if connection.vendor == "sqlite" else []
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "until_due"), moment)
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
+class Glance(NamedTuple):
+    """What there is to do."""
+
+    commands: str | None  # JSON list
+    has_unsent: bool  # the outbox
+    has_running: bool
+    has_parked: bool  # jobs that wait for places
+
+
+def glance(connection: BaseDatabaseWrapper, worker: str) -> Glance:
+    """What there is to do for a worker, in one question."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "glance"), [worker])
+        commands, *others = cursor.fetchone()
+    return Glance(commands, *map(bool, others))
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
