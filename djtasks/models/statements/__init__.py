@@ -47,6 +47,7 @@ __all__ = [
     "record",
     "schedules_due",
     "sql",
+    "state",
     "store",
     "until_due",
 ]
@@ -161,6 +162,14 @@ def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
     """Make up to `limit` due jobs ready. Returns the queue of each."""
     promoted: list[str] = _VENDORS[connection.vendor].promote(connection, limit)
     return promoted
+
+
+def state(connection: BaseDatabaseWrapper, job_id: str) -> str | None:
+    """Where a job stands, for who asks again and again; None if it has no row."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state FROM djtasks_job WHERE id = %s", [job_id])
+        row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def is_paused(connection: BaseDatabaseWrapper, queue: str) -> bool:
