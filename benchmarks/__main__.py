@@ -68,9 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", type=_names_of(PEERS), default=list(PEERS), metavar="PEERS", help="measure these, comma separated")
-    usual = [name for name in SCENARIOS if name != "growth"]  # takes minutes to fill the queues
+    usual = [name for name in SCENARIOS if name not in ("growth", "endurance")]  # which take minutes
     add(
-        "--scenario", type=_names_of(SCENARIOS), default=usual, metavar="NAMES", help="these (all but growth), likewise"
+        "--scenario",
+        type=_names_of(SCENARIOS),
+        default=usual,
+        metavar="NAMES",
+        help="these (all but growth and endurance), likewise",
     )
     add("--rounds", type=_positive, help="sessions of each peer, of which the table shows the medians (3)")
     add("--jobs", type=_positive, help="jobs that wait when the drain begins (10000)")
@@ -85,7 +89,14 @@ def _plan(given: argparse.Namespace) -> Plan:
     given.rounds = given.rounds or (1 if given.quick else 3)
     if given.quick:
         return Plan(
-            scenarios=given.scenario, jobs=given.jobs or 2_000, singles=300, pauses=10, trips=30, waiting=20_000
+            scenarios=given.scenario,
+            jobs=given.jobs or 2_000,
+            singles=300,
+            pauses=10,
+            trips=30,
+            waiting=20_000,
+            finished=50_000,
+            endurance=20_000,
         )
     return Plan(scenarios=given.scenario, jobs=given.jobs or 10_000)
 

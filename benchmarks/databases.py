@@ -24,6 +24,23 @@ DURABILITY: Final = {  # name → question
         "log_bin": "SELECT @@log_bin",
     },
 }
+# For copies of a row, by number.
+NUMBERS: Final = {
+    "sqlite": "(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {0}) SELECT i FROM c)",
+    "postgresql": "generate_series(1, {0}) AS numbers(i)",
+    "mariadb": "(SELECT seq AS i FROM seq_1_to_{0}) AS numbers",
+}
+COPY: Final = {
+    "sqlite": "printf('copy-%%010d', i)",
+    "postgresql": "'copy-' || lpad(i::text, 10, '0')",
+    "mariadb": "concat('copy-', lpad(i, 10, '0'))",
+}
+RANK: Final = {"sqlite": "rank", "postgresql": "rank", "mariadb": "`rank`"}  # a word of MariaDB's
+ANALYZE: Final = {
+    "sqlite": "ANALYZE",
+    "postgresql": "VACUUM ANALYZE djtasks_job",
+    "mariadb": "ANALYZE TABLE djtasks_job",
+}
 
 
 def create() -> None:
@@ -50,7 +67,38 @@ def durability() -> str:
         return ", ".join(f"{name}={_asked(cursor, question)}" for name, question in DURABILITY[KIND].items())
 
 
-def _asked(cursor: Any, question: str) -> object:
+def multiply(job: str, times: int) -> None:
+    """Store so many copies of a job that has ended."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT * FROM djtasks_job WHERE id = %s", [job])
+        others = ", ".join(f"job.{name[0]}" for name in cursor.description[1:] if name[0] != "rank")
+        columns = others.replace("job.", "")
+        cursor.execute(
+            f"INSERT INTO djtasks_job (id, {columns}, {RANK[KIND]}) SELECT {COPY[KIND]}, {others}, job.{RANK[KIND]} "
+            f"FROM djtasks_job AS job CROSS JOIN {NUMBERS[KIND].format(times)} WHERE job.id = %s",
+            [job],
+        )
+        cursor.execute(ANALYZE[KIND])
+
+
+def wear() -> dict[str, float | None]:
+    """What `Peer.wear` asks, of PostgreSQL, which tells it."""
+    if KIND != "postgresql":
+        return {"dead": None, "indexes": None}
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        dead = _asked(
+            cursor,
+            "SELECT 100.0 * n_dead_tup / (n_live_tup + n_dead_tup) FROM pg_stat_user_tables "
+            "WHERE relname = 'djtasks_job'",
+        )
+        size = "SELECT pg_indexes_size('djtasks_job')::float8"
+        worn = _asked(cursor, size)
+        cursor.execute("REINDEX TABLE djtasks_job")
+        return {"dead": float(dead), "indexes": worn / _asked(cursor, size)}
+
+
+def _asked(cursor: Any, question: str) -> Any:
     cursor.execute(question)
     return cursor.fetchone()[0]
 

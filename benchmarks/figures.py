@@ -26,6 +26,8 @@ class Plan:
     busy: int = 400  # jobs of 10 ms, and five times as many of 1 ms
     paced: int = 1_000  # jobs sent at half of what the worker can do
     waiting: int = 1_000_000  # jobs in a long queue
+    finished: int = 5_000_000  # jobs that have ended, in a large table
+    endurance: int = 1_000_000  # jobs that one worker runs
     idle: float = 10.0  # seconds in which a worker without work is watched
 
 
@@ -79,6 +81,13 @@ FIGURES: Final = (
     Figure("enqueue with 1,000,000 scheduled too", "scheduled_enqueue", False, 2),
     Figure("claim with 1,000,000 scheduled too", "scheduled_claim", False, 2),
     Figure("finish with 1,000,000 scheduled too", "scheduled_finish", False, 2),
+    Figure("enqueue with 5,000,000 finished too", "finished_enqueue", False, 2),
+    Figure("claim with 5,000,000 finished too", "finished_claim", False, 2),
+    Figure("finish with 5,000,000 finished too", "finished_finish", False, 2),
+    Figure("1,000,000 jobs: the last tenth, × the pace of the first", "endurance_pace", True, 2),
+    Figure("1,000,000 jobs: memory after them, × after 200,000", "endurance_memory", False, 3),
+    Figure("1,000,000 jobs: dead rows after them, %", "endurance_dead", False, 1),
+    Figure("1,000,000 jobs: size of the indexes, × built anew", "endurance_indexes", False, 2),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ class Peer(ABC):
     composes: ClassVar[bool] = False  # whether `chord` and `chain` can
     schedules: ClassVar[bool] = False  # whether `schedule` can
     limits: ClassVar[bool] = False  # whether `send_limited` can
-    steps: ClassVar[bool] = False  # whether `send_scheduled` and `one_turn` can
+    steps: ClassVar[bool] = False  # whether `send_scheduled`, `store_finished`, `one_turn` and `wear` can
 
     def prepare(self) -> None:
         """Leave empty queues, whatever a run that was killed has left."""
@@ -64,8 +64,19 @@ class Peer(ABC):
         """Enqueue jobs for next year, more urgent than all others."""
         raise NotImplementedError
 
+    def store_finished(self, jobs: int) -> None:
+        """Store so many jobs that have ended."""
+        raise NotImplementedError
+
     def one_turn(self, numbers: Sequence[int]) -> Iterator[Callable[[], object]]:
         """The steps of a worker's turn, to be called one after another: enqueue these, claim as many, finish them."""
+        raise NotImplementedError
+
+    def wear(self) -> Mapping[str, float | None]:
+        """What the jobs so far have left in the table of jobs. `dead`: rows that nobody sees, % of all.
+
+        `indexes`: their size, times what it is when they are built anew. None where that cannot be told.
+        """
         raise NotImplementedError
 
     def settled(self) -> int | None:

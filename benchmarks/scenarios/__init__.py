@@ -11,6 +11,7 @@ from benchmarks.scenarios import (
     busy,
     canvas,
     drain,
+    endurance,
     enqueue,
     growth,
     idle,
@@ -31,5 +32,6 @@ SCENARIOS: Final[dict[str, ModuleType]] = {
     "canvas": canvas,
     "limits": limits,
     "schedules": schedules,
+    "endurance": endurance,
     "growth": growth,
 }

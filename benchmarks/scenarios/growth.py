@@ -1,4 +1,6 @@
-"""What enqueue, claim and finish cost with a thousand jobs waiting, with a million, and a million scheduled too.
+"""What enqueue, claim and finish cost with a thousand jobs waiting, with a million, and with others besides.
+
+Those are scheduled ones that are more urgent, and then such as have ended.
 
 No worker runs: the steps are taken here, ten jobs a time, so that the queue stays as long as it is.
 """
@@ -21,7 +23,7 @@ STEPS: Final = ("enqueue", "claim", "finish")
 
 
 def measure(bench: Bench) -> Values:
-    """`waiting_…`, `scheduled_…` of each step: how many times as long it takes as with a thousand jobs waiting."""
+    """`waiting_…`, `scheduled_…`, `finished_…` of each step: times as long as with a thousand jobs waiting."""
     if not bench.peer.steps:
         return {}
     bench.stop_worker()
@@ -30,7 +32,9 @@ def measure(bench: Bench) -> Values:
     bench.send_many(bench.plan.waiting - FEW)
     found = _ratios("waiting", few, _times(bench))
     bench.peer.send_scheduled(bench.plan.waiting)
-    return {**found, **_ratios("scheduled", few, _times(bench))}
+    found |= _ratios("scheduled", few, _times(bench))
+    bench.peer.store_finished(bench.plan.finished)
+    return found | _ratios("finished", few, _times(bench))
 
 
 def _times(bench: Bench) -> list[float]:
