@@ -7,9 +7,12 @@ import random
 from collections import Counter
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 from django.contrib.auth.models import User
+from django.db.models import Value
+from django.db.models.functions import Replace
 
 from demo_project.shop import tasks
 from djtasks import AsyncResult, encoding, states, statistics
@@ -113,6 +116,8 @@ def pages() -> dict[str, str]:
         tasks.export_orders.apply_async((1000 * number,), countdown=HOUR * (number + 1))
     tasks.sum_primes.apply_async((10_000,), queue="reports")  # which nobody serves
     wait_until(lambda: all(AsyncResult(each.id).ready() for each in (failed, retried, joined)), PATIENCE)
+    here = Value(str(Path(tasks.__file__).parents[2]))
+    Job.objects.filter(pk=failed.id).update(traceback=Replace("traceback", here, Value("/srv/shop")))
     worker = Worker.objects.live().get().pk
     one = f"{ADMIN}job/{{}}/change/"
     return {

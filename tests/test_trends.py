@@ -182,6 +182,12 @@ def test_it_costs_the_same_whatever_ran(database):
     assert statements() == before <= 3 + 2 * 4
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_of_a_time_the_periods_of_one_length_are_read_and_no_others(database):
+    plan = Metric.objects.of(600, NOW - 60 * MINUTE, NOW).explain()
+    assert "(seconds=? AND start_at>? AND start_at<?)" in plan
+
+
 def test_more_rows_than_can_be_read_cost_the_oldest_part(database, monkeypatch):
     monkeypatch.setattr(trends, "MOST_ROWS", 16)
     for minutes in range(5, 15):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -45,6 +46,13 @@ class AppAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run
     class Media:
         css: ClassVar[dict[str, list[str]]] = {"all": ["djtasks/admin.css"]}
         js: ClassVar[list[str]] = ["djtasks/admin.js"]
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """The list; where nothing is sought or filtered, not with "7 results (Show all)" beside the search."""
+        found = super().get_changelist_instance(request)
+        if not found.query and not found.has_active_filters:
+            found.full_result_count = found.result_count
+        return found
 
     def url(self, name: str, *args: str) -> str:
         """The address of a page of this model on this admin site."""

@@ -25,7 +25,7 @@ from djtasks import bulk, selection
 from djtasks.admin import actions, again, all_jobs, dashboard, listing, page
 from djtasks.admin.actions import JobAction
 from djtasks.admin.app_admin import ReadOnlyAdmin, only_shows
-from djtasks.admin.presentation import NOTHING, age, run_time, state_pill
+from djtasks.admin.presentation import NOTHING, age, breakable, run_time, state_pill
 from djtasks.admin.source import copies
 from djtasks.admin.timeline import timeline
 from djtasks.admin.tree import Links, tree
@@ -84,7 +84,7 @@ class JobAdmin(ReadOnlyAdmin):
         if not job.task:  # unreadable, or cancelled before it came
             return format_html('<span class="djtasks-module">{}</span>', job.pk)
         module, _dot, name = job.task.rpartition(".")
-        return format_html('{} <span class="djtasks-module">{}</span>', name, module)
+        return format_html('{} <span class="djtasks-module">{}</span>', name, breakable(module))
 
     @admin.display(description=gettext_lazy("queue"))
     def shown_queue(self, job: Job) -> str:
@@ -169,6 +169,7 @@ class JobAdmin(ReadOnlyAdmin):
             "title": _("Job"),
             "original": job,
             "job": job,
+            "heading": breakable(job.task),
             "fragment_url": self.url("live", job.pk),
             "refresh": REFRESH,
             "timeline": timeline(job),

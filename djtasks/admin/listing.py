@@ -12,11 +12,11 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from djtasks import registry, selection
+from djtasks.admin.presentation import breakable
 from djtasks.conf import settings
 from djtasks.models import Job, Queue, Worker
 from djtasks.selection import Selection, Window, starts_with
@@ -224,11 +224,6 @@ class StateFilter(JobFilter):
                 shown = format_html('{} <span class="djtasks-count">{}</span>', choice["display"], count)
                 choice = {**choice, "display": shown}
             yield choice
-
-
-def breakable(name: str) -> SafeString:
-    """A dotted name that a narrow column breaks behind its dots."""
-    return format_html_join(SafeString(".<wbr>"), "{}", ((piece,) for piece in name.split(".")))
 
 
 class TaskFilter(JobFilter):

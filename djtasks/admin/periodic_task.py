@@ -28,7 +28,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from djtasks import control
 from djtasks.admin import page, schedule_form, schedule_list
 from djtasks.admin.app_admin import AppAdmin
-from djtasks.admin.presentation import NOTHING, exact_and_age
+from djtasks.admin.presentation import NOTHING, breakable, exact_and_age
 from djtasks.admin.schedule_presentation import (
     dots,
     in_words,
@@ -92,7 +92,7 @@ class PeriodicTaskAdmin(AppAdmin):
             )
         task = row.task.rpartition(".")[2]
         name = '{}{}<span class="djtasks-module" title="{}">{}</span>{}'
-        return format_html(name, row.name, mark, row.task, task, problem)
+        return format_html(name, breakable(row.name), mark, row.task, task, problem)
 
     @admin.display(description=gettext_lazy("schedule"))
     def shown_schedule(self, row: PeriodicTask) -> SafeString:
@@ -203,6 +203,7 @@ class PeriodicTaskAdmin(AppAdmin):
         return {
             **self._beat_context(request),
             "row": row,
+            "task": breakable(row.task),
             "show_save_and_add_another": not _is_in_code(row),
             "pill": status_pill(row),
             "words": in_words(row),

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from django.utils.formats import number_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
@@ -35,6 +35,11 @@ WIDTH: Final = 88  # characters of a line
 LONGEST_STRING: Final = 20_000  # characters
 MOST_ITEMS: Final = 2_000  # of all containers of one value together
 DEEPEST: Final = 20  # levels
+
+
+def breakable(name: str) -> SafeString:
+    """A dotted name that a narrow column breaks behind its dots."""
+    return format_html_join(SafeString(".<wbr>"), "{}", ((piece,) for piece in name.split(".")))
 
 
 def pill(word: str, look: str) -> SafeString:

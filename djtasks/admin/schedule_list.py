@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from djtasks.admin.listing import MOST_CHOICES, ChoiceFilter
+from djtasks.admin.presentation import breakable
 from djtasks.admin.schedule_presentation import STATUSES
 from djtasks.models import PeriodicTask
 
@@ -55,4 +56,4 @@ class ScheduledTaskFilter(ChoiceFilter):
 
     def choices_now(self) -> Iterable[tuple[str, Any]]:
         names = PeriodicTask.objects.order_by("task").values_list("task", flat=True).distinct()
-        return [(name, name) for name in names[:MOST_CHOICES]]
+        return [(name, breakable(name)) for name in names[:MOST_CHOICES]]

@@ -23,7 +23,7 @@ from djtasks.admin import failures, task_facts
 from djtasks.admin.app_admin import LookOnlyAdmin, only_shows
 from djtasks.admin.charts import about, charts_of_task, distribution, number, pace
 from djtasks.admin.dashboard import CHARTS_EVERY, LABELS, TaskRow, window_of
-from djtasks.admin.presentation import NOTHING, age
+from djtasks.admin.presentation import NOTHING, age, breakable
 from djtasks.admin.queue import in_address, name_in_address
 from djtasks.admin.send_form import CallForm
 from djtasks.admin.sending import send, tell
@@ -49,8 +49,8 @@ class Line(TaskRow):
     rate: str
 
     @property
-    def module(self) -> str:
-        return self.name.rpartition(".")[0]
+    def module(self) -> SafeString:
+        return breakable(self.name.rpartition(".")[0])
 
 
 class RateForm(forms.Form):
@@ -166,6 +166,7 @@ class TaskAdmin(LookOnlyAdmin):
             "title": _("Task"),
             "original": name,
             "name": name,
+            "heading": breakable(name),
             "knowledge": known.of(name),
             "docstring": task_facts.docstring_of(task) if task else "",
             "signature": task_facts.signature_of(task) if task else "",

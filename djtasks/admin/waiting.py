@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
+from django.utils.safestring import SafeString
+
 from djtasks.admin import page
 from djtasks.admin.charts import ready_text, scheduled_text
-from djtasks.admin.presentation import age, wait_text
+from djtasks.admin.presentation import age, breakable, wait_text
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.exceptions import BrokerUnavailable
@@ -42,8 +44,8 @@ class Row:
         return self.message.task.rpartition(".")[2]
 
     @property
-    def module(self) -> str:
-        return self.message.task.rpartition(".")[0]
+    def module(self) -> SafeString:
+        return breakable(self.message.task.rpartition(".")[0])
 
     @property
     def enqueued(self) -> str:

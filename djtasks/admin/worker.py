@@ -26,7 +26,17 @@ from djtasks.admin.app_admin import LookOnlyAdmin
 from djtasks.admin.charts import number
 from djtasks.admin.dashboard import REFRESH, busy_of
 from djtasks.admin.listing import starts_with
-from djtasks.admin.presentation import NOTHING, age, exact_and_age, memory, pill, run_time, served_queues, state_pill
+from djtasks.admin.presentation import (
+    NOTHING,
+    age,
+    breakable,
+    exact_and_age,
+    memory,
+    pill,
+    run_time,
+    served_queues,
+    state_pill,
+)
 from djtasks.admin.worker_actions import WorkerAction
 from djtasks.models import Job, Queue, Worker
 
@@ -89,8 +99,8 @@ class JobRow:
         return self.job.task.rpartition(".")[2]
 
     @property
-    def module(self) -> str:
-        return self.job.task.rpartition(".")[0]
+    def module(self) -> SafeString:
+        return breakable(self.job.task.rpartition(".")[0])
 
     @property
     def elapsed(self) -> str:

@@ -44,22 +44,10 @@ def tune(apps, schema_editor):
                 f"ALTER TABLE djtasks_{table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", params=None
             )
     if vendor == "postgresql":
-        _drop_like_index(schema_editor)
         for statement in POSTGRESQL:
             schema_editor.execute(statement, params=None)
     for statement in WHOLE_INDEXES if vendor == "mysql" else PARTIAL_INDEXES:
         schema_editor.execute(statement, params=None)
-
-
-def _drop_like_index(schema_editor):
-    """Under the collation "C" the primary key answers LIKE 'prefix%' itself; a second index only costs."""
-    with schema_editor.connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT indexname FROM pg_indexes WHERE tablename = 'djtasks_job' AND indexdef LIKE '%(id varchar_pattern_ops)'"
-        )
-        names = [name for (name,) in cursor.fetchall()]
-    for name in names:
-        schema_editor.execute(f'DROP INDEX "{name}"', params=None)
 
 
 class Migration(migrations.Migration):

@@ -184,7 +184,7 @@ class Metric(models.Model):
         verbose_name_plural = _("metrics")
         default_permissions = ("view",)
         constraints = (
-            models.UniqueConstraint(fields=["start_at", "seconds", "task", "queue"], name="djtasks_metric_period"),
+            models.UniqueConstraint(fields=["seconds", "start_at", "task", "queue"], name="djtasks_metric_level"),
         )
 
     def __str__(self) -> str:

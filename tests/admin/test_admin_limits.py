@@ -49,6 +49,11 @@ def test_the_list_says_how_often_each_task_may_begin_and_how_many_wait(limited: 
     assert (cells(html, "shown_rate"), cells(html, "at_a_time"), cells(html, "waiting")) == ("1/h", "3", "2")
 
 
+def test_how_many_were_found_stands_there_only_where_something_was_sought(limited: list[str], root: Client) -> None:
+    assert "Show all" not in text_of(root, LIST)
+    assert "1 result" in text_of(root, f"{LIST}?q=sync")
+
+
 def test_a_rate_is_changed_there_and_calls_back_what_waits(limited: list[str], root: Client, broker: Broker) -> None:
     address = f"{LIST}shop.tasks.sync/change/"
     assert "10/m is one in six seconds" in text_of(root, address)

@@ -74,7 +74,7 @@ def row_of(html: str, task: str) -> list[str]:
     """The texts of the cells in the row of that name."""
     row = next(each for each in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if task in each)
     cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL)
-    return [unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", cell))).strip() for cell in cells]
+    return [unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", cell.replace("<wbr>", "")))).strip() for cell in cells]
 
 
 @pytest.fixture

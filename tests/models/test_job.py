@@ -41,7 +41,7 @@ def one_of_each(database):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(("name", "index"), [("scheduled", "djtasks_job_due"), ("running", "djtasks_job_running")])
+@pytest.mark.parametrize(("name", "index"), [("scheduled", "djtasks_job_later"), ("running", "djtasks_job_running")])
 def test_sqlite_finds_what_is_scheduled_or_runs_by_an_index(database, name, index):
     connection = connections[database]
     with CaptureQueriesContext(connection) as said, connection.cursor() as cursor:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connections
 
 from djtasks.message import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_QUEUE_LENGTH
 from djtasks.models import Job
@@ -37,6 +38,14 @@ def test_columns_hold_what_is_promised_of_ids_and_names():
     lengths = {field.name: field.max_length for field in Job._meta.concrete_fields}
     assert (lengths["id"], lengths["parent_id"], lengths["root_id"]) == (MAX_ID_LENGTH,) * 3
     assert (lengths["task"], lengths["queue"]) == (MAX_NAME_LENGTH, MAX_QUEUE_LENGTH)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_ids_stand_in_one_index_not_in_a_second_one_for_like(database):
+    connection = connections[database]
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, Job._meta.db_table)
+    assert [each["primary_key"] for each in found.values() if each["columns"] == ["id"]] == [True]
 
 
 TIMES = """

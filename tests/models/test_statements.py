@@ -472,7 +472,14 @@ def test_with_a_backlog_the_statements_read_their_indexes_and_sort_nothing(backl
     assert "djtasks_job_ready" in plan(backlog, "count_ready", ["default", "default", 100])
     if vendor in PROMOTE:
         promotes = plan(backlog, "promote", PROMOTE[vendor])
-        assert "djtasks_job_due" in promotes
+        assert "djtasks_job_later" in promotes
         assert not any(word in promotes for word in ("Sort", "TEMP B-TREE")), promotes
     claimed = [each.id for _ in range(100) for each in statements.claim(backlog, "default", 2, "me", ())]
     assert claimed == [f"ready{number:05}" for number in range(200)]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_what_is_for_later_in_one_queue_is_found_without_a_look_at_the_rows_of_all_others(backlog):
+    plan = Job.objects.scheduled().filter(queue="rare")[:100].explain(analyze=True)
+    assert "djtasks_job_later" in plan
+    assert "Rows Removed by Filter" not in plan
