@@ -26,7 +26,7 @@ from djtasks import registry, states
 from djtasks.conf import settings
 from djtasks.masking import is_sensitive
 from djtasks.message import LONGEST_DELAY
-from djtasks.models import Job
+from djtasks.models import Job, statements
 from djtasks.models.fields import utc_now
 from djtasks.models.job import JobQuerySet
 from djtasks.models.managers import history_alias
@@ -244,9 +244,11 @@ def tally(found: Sequence[str], window: Window) -> dict[str, str]:
     }
 
 
-def shown(count: int, *, is_cut: bool = False) -> str:
-    """A count for people: '1,234'; '10,000+' if there may be more."""
-    return f"{MOST_COUNTED:,}+" if count >= MOST_COUNTED else f"{count:,}{'+' if is_cut else ''}"
+def shown(count: int, *, is_cut: bool = False, about: int = 0) -> str:
+    """A count for people: '1,234'; where there may be more, '≈ 512,000', if that is known, or '10,000+'."""
+    if count < MOST_COUNTED:
+        return f"{count:,}{'+' if is_cut else ''}"
+    return f"≈ {round(about, 3 - len(str(about))):,}" if about > MOST_COUNTED else f"{MOST_COUNTED:,}+"
 
 
 def starts_with(column: str, prefix: str) -> Q:
@@ -282,7 +284,7 @@ class _Rows(BaseTable):
 
 
 def _counts_of_all() -> dict[str, str]:
-    """Of each state, for people, as far as its index need be read."""
+    """Of each state, for people, as far as its index need be read; estimated beyond that."""
     looked_at = 2 * MOST_COUNTED  # of what is for later
     each, values = [], list[str | int]()
     for state in STATES:
@@ -292,7 +294,12 @@ def _counts_of_all() -> dict[str, str]:
         cursor.execute(f"SELECT {', '.join(each)}", values)
         counts = dict(zip(STATES, cursor.fetchone(), strict=True))
     is_cut = sum(counts[state] for state in _LATER) >= looked_at
-    return {state: shown(count, is_cut=is_cut and state in _LATER) for state, count in counts.items()}
+    many = [state for state, count in counts.items() if count >= MOST_COUNTED]
+    about = statements.estimate(connections[history_alias()], many) if many else {}
+    return {
+        state: shown(count, is_cut=is_cut and state in _LATER, about=about.get(state, 0))
+        for state, count in counts.items()
+    }
 
 
 def _mentions(term: str, reads_arguments: bool) -> Q:

@@ -483,3 +483,15 @@ def test_what_is_for_later_in_one_queue_is_found_without_a_look_at_the_rows_of_a
     plan = Job.objects.scheduled().filter(queue="rare")[:100].explain(analyze=True)
     assert "djtasks_job_later" in plan
     assert "Rows Removed by Filter" not in plan
+
+
+def test_how_many_jobs_are_in_a_state_is_estimated(connection):
+    Job.objects.bulk_create(
+        Job(id=f"job {n}", task="a.task", state="FAILURE" if n % 4 else "SUCCESS") for n in range(1200)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE djtasks_job" if connection.vendor == "mysql" else "ANALYZE")
+        cursor.fetchall() if connection.vendor == "mysql" else None
+    found = statements.estimate(connection, ["FAILURE", "SUCCESS"])
+    assert 600 < found["FAILURE"] < 1200
+    assert 200 < found["SUCCESS"] < 450

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -103,6 +103,15 @@ def hand_over(connection: BaseDatabaseWrapper, worker: str, outcome: Outcome, cl
 def _hand_over() -> str:
     parts = {"record": sql("mysql", "record_one").strip(), "enqueue": repeated("mysql", "enqueue", 1, "").strip()}
     return re.sub(r"/\* (\w+) \*/", lambda match: parts[match[1]], sql("mysql", "hand_over"))
+
+
+def estimate(connection: BaseDatabaseWrapper, states: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """By two looks into an index that begins with the state."""
+    with connection.cursor() as cursor:
+        for state in states:
+            cursor.execute("EXPLAIN SELECT 1 FROM djtasks_job WHERE state = %s", [state])
+            columns = [column[0] for column in cursor.description]
+            yield state, int(cursor.fetchone()[columns.index("rows")] or 0)
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -91,6 +92,16 @@ def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(sql("postgresql", "promote"), [limit])
         return [queue for (queue,) in cursor.fetchall()]
+
+
+def estimate(connection: BaseDatabaseWrapper, states: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """By the statistics that ANALYZE gathers."""
+    with connection.cursor() as cursor:
+        for state in states:
+            cursor.execute("EXPLAIN (FORMAT JSON) SELECT 1 FROM djtasks_job WHERE state = %s", [state])
+            (plan,) = cursor.fetchone()
+            (found,) = json.loads(plan) if isinstance(plan, str) else plan
+            yield state, found["Plan"]["Plan Rows"]
 
 
 def store(connection: BaseDatabaseWrapper, rows: Sequence[Mapping[str, Any]]) -> set[str]:
