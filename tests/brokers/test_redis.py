@@ -554,8 +554,30 @@ def test_sentinels_may_want_a_user_and_a_password_of_their_own(use):
             use(url, BROKER_TIMEOUT=1.0).enqueue([message()])
 
 
+def test_sentinels_and_servers_all_with_tls(use, tmp_path):
+    """And each side shows a certificate, the sentinels too."""
+    with sentinel_service(kind="redis", options={"requirepass": "secret"}, tls=make_certificates(tmp_path)) as service:
+        hosts = ",".join(f"{host}:{port}" for host, port in service.addresses)
+        url = f"rediss+sentinel://:secret@{hosts}/0?service={service.name}"
+        files = service.master.url.partition("?")[2]
+        broker = use(f"{url}&{files}", BROKER_TIMEOUT=3.0)
+        broker.enqueue([message(id="before")])
+        wait_until(lambda: _has(service.replica, broker, "before"))
+        service.master.kill()
+        service.wait_for_failover()
+        wait_until(lambda: _tried(broker, "after"), seconds=30)
+        assert ids(claim(broker)) == ["before", "after"]
+        broker.enqueue([message()])
+        assert wakes(broker)
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            use(url, BROKER_TIMEOUT=0.5).enqueue([message()])
+        with pytest.raises(BrokerUnavailable):
+            use(url.replace("rediss+", "redis+"), BROKER_TIMEOUT=0.5).enqueue([message()])
+
+
 def _has(server, broker, job_id):
-    with redis.Redis(port=server.port, password="secret") as client:
+    with server.client() as client:
+        client.select(0)
         return client.hexists(broker.keys.jobs, job_id)
 
 
