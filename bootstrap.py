@@ -1,6 +1,6 @@
 """Make `.venv`, install djtasks with the extra that a command needs, run the command.
 
-    python3 bootstrap.py demo|test|lint|types|bench|soak|docs|build [arguments]
+    python3 bootstrap.py demo|test|coverage|lint|types|bench|soak|docs|build [arguments]
 
 Standard library only. Any Python from 3.8 on can start it: it looks for one that djtasks can run on.
 The environment may name PYTHON (the interpreter to use), ARGS (more arguments) and ONCE=1 (`demo` stops by itself).
@@ -29,6 +29,7 @@ INTERPRETERS = ("python3.14", "python3.13", "python3.12", "python3.11", "python3
 EXTRAS = {
     "demo": "demo",
     "test": "test",
+    "coverage": "test",
     "lint": "test",
     "types": "test",
     "bench": "bench",
@@ -79,6 +80,12 @@ def steps(command: str, arguments: list[str]) -> list[list[str]]:
     return {
         "demo": [[python, "manage.py", "demo", *once, *arguments]],
         "test": [[python, "-m", "pytest", *(arguments or _in_parallel())]],
+        "coverage": [
+            [python, "-m", "coverage", "erase"],
+            [python, "-m", "coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", *arguments],
+            [python, "-m", "coverage", "combine", "--quiet"],
+            [python, "-m", "coverage", "report"],
+        ],
         "lint": [
             [python, "-m", "ruff", "check", *arguments, "."],
             [python, "-m", "ruff", "format", "--check", "."],

@@ -186,6 +186,8 @@ def start_worker(database, settings, tmp_path):
 
     yield start
     for worker in started:
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:  # who is killed cannot tell what it ran
+            worker.end()
         if worker.process.poll() is None:
             worker.kill_all()
         print(worker.output)

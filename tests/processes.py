@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,13 @@ class WorkerProcess:
         for pid in (self.pid, *self.children()):
             os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+
+    def end(self):
+        """Warm stop, and a cold one of what goes on after a second. Leaves alone what does not end by that."""
+        for seconds in (1, 5):
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                self.stop(seconds)
+                return
 
     def stop(self, seconds=20):
         """Warm stop. Returns the exit code."""

@@ -351,25 +351,30 @@ def sentinel_service(
     options: Options | None = None,
     sentinel_options: Options | None = None,
     sentinel_account: tuple[str, str] = ("", ""),
+    tls: Certificates | None = None,
 ) -> Iterator[SentinelService]:
     """Give a master with a replica and three sentinels, two of which call it down after a second of silence.
 
     `options` are of the master and the replica: with `requirepass` these and the sentinels use the password.
-    `sentinel_account` is the user and the password that the sentinels want, if their options say so.
+    `sentinel_account` is the user and the password that the sentinels want, if their options say so. With `tls` all of
+    them take no connection without, and want a certificate of who connects.
     """
     password = str((options or {}).get("requirepass", ""))
-    replication = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
+    secured: dict[str, str | int] = {"tls-replication": "yes", "tls-auth-clients": "yes"} if tls else {}
+    replication = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1} | secured
     data_options = replication | ({"masterauth": password} if password else {}) | dict(options or {})
     with ExitStack() as stack:
-        master = stack.enter_context(RedisProcess(kind=kind, options=data_options))
+        master = stack.enter_context(RedisProcess(kind=kind, options=data_options, tls=tls))
         follow = {"replicaof": f"127.0.0.1 {master.port}"}
-        replica = stack.enter_context(RedisProcess(kind=kind, options=data_options | follow))
+        replica = stack.enter_context(RedisProcess(kind=kind, options=data_options | follow, tls=tls))
         _await_info(replica, "replication", master_link_status="up")
-        watch = _watch(name, master) | dict(sentinel_options or {})
+        watch = secured | _watch(name, master) | dict(sentinel_options or {})
         user, own_password = sentinel_account
         sentinels = [
             stack.enter_context(
-                RedisProcess(kind=kind, options=watch, user=user, password=own_password, database=0, sentinel=True)
+                RedisProcess(
+                    kind=kind, options=watch, tls=tls, user=user, password=own_password, database=0, sentinel=True
+                )
             )
             for _ in range(3)
         ]

@@ -312,7 +312,7 @@ def test_lint_runs_every_check_and_fails_if_one_does(machine: Machine) -> None:
 def test_an_unknown_command_shows_the_known_ones(machine: Machine) -> None:
     done = machine.run("tset")
     assert done.returncode == 2
-    assert "demo|test|lint|types|bench|soak|docs|build" in done.stdout
+    assert "demo|test|coverage|lint|types|bench|soak|docs|build" in done.stdout
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")

@@ -56,13 +56,13 @@ class ThreadLimit(SoftLimit):
             # If the thread has moved on between our look and this, it may be anywhere by now.
             self.fired = sys._current_frames().get(self.thread) is frame and frame.f_lasti == at
             if not self.fired:
-                _raise_in(self.thread, ctypes.py_object())
+                _take_back(self.thread)
 
     def _leave(self) -> None:
         with self.lock:
             self.over = True
         if self.fired:
-            _raise_in(self.thread, ctypes.py_object())  # NULL: what has not been raised yet is taken back
+            _take_back(self.thread)
 
 
 class ThreadAlarm(Alarm):
@@ -105,6 +105,27 @@ class ThreadAlarm(Alarm):
 
 def _raise_in(thread: int, error: Any) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+
+
+def _take_back(thread: int) -> None:
+    """What has not been raised in that thread yet, never will be.
+
+    Up to Python 3.12 the interpreter goes on looking for what was taken back, until some thread has raised something;
+    3.11 does so for ever, at the first function that begins, while it is traced, as debuggers and coverage do.
+    """
+    own = ctypes.c_ulong(threading.get_ident())
+    set_error = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    try:
+        set_error(ctypes.c_ulong(thread), ctypes.py_object())  # NULL; no function of Python may begin after this
+        set_error(own, ctypes.py_object(_TakenBack))
+        while True:  # the end of a loop is where the interpreter looks
+            pass
+    except _TakenBack:
+        return
+
+
+class _TakenBack(BaseException):
+    """Raised and caught at once."""
 
 
 @lru_cache(maxsize=1000)

@@ -1,5 +1,6 @@
 """The Redis broker's own: its keys, its server's moods, and all the ways to it."""
 
+import select
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from django.test.utils import override_settings
 from djtasks import checks, outbox
 from djtasks.brokers import broker_for, get_broker
 from djtasks.brokers.base import Loss
-from djtasks.brokers.redis import server
+from djtasks.brokers.redis import requirements, server
 from djtasks.brokers.redis.server import Server, script
 from djtasks.brokers.redis.wakeup import Wakeup
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
@@ -277,6 +278,35 @@ def test_an_enqueue_wakes_one_and_the_claimer_wakes_the_next_if_something_is_lef
     assert wakes(broker)
     claim(broker, limit=1)
     assert not wakes(broker)
+
+
+def test_a_wait_that_the_server_hangs_up_on_says_so_and_the_next_is_on_a_new_connection(use):
+    with RedisProcess() as server:
+        broker = use(server.url)
+        markers = [broker.keys.wake("default")]
+        wakeup = Wakeup(broker.server)
+        poller = select.poll()
+        poller.register(wakeup.fileno(markers), select.POLLIN)
+        server.restart()
+        assert poller.poll(5000)
+        with pytest.raises(BrokerUnavailable, match="hung up while we waited"):
+            wakeup.drain()
+        server.client().zadd(markers[0], {"": 1})
+        assert select.select([wakeup.fileno(markers)], [], [], 0.5)[0]
+        wakeup.drain()
+        wakeup.close()
+
+
+def test_a_server_that_is_too_old_or_forgets_by_itself_is_named():
+    """No such Redis can be started here, so this is what one says of itself."""
+    old = {"redis_version": "6.0.16", "aof_enabled": "1"}
+    errors, warnings = requirements.unmet(old, never_syncs=True)
+    assert [each.split(";")[0] for each in errors] == [
+        "Redis 6.0.16 is too old",
+        "BROKER_OPTIONS['durable'] needs appendfsync everysec or always, not no.",
+    ]
+    assert warnings == []
+    assert not requirements.is_durable(old)
 
 
 @in_redis
@@ -554,8 +584,30 @@ def test_sentinels_may_want_a_user_and_a_password_of_their_own(use):
             use(url, BROKER_TIMEOUT=1.0).enqueue([message()])
 
 
+def test_sentinels_and_servers_all_with_tls(use, tmp_path):
+    """And each side shows a certificate, the sentinels too."""
+    with sentinel_service(kind="redis", options={"requirepass": "secret"}, tls=make_certificates(tmp_path)) as service:
+        hosts = ",".join(f"{host}:{port}" for host, port in service.addresses)
+        url = f"rediss+sentinel://:secret@{hosts}/0?service={service.name}"
+        files = service.master.url.partition("?")[2]
+        broker = use(f"{url}&{files}", BROKER_TIMEOUT=3.0)
+        broker.enqueue([message(id="before")])
+        wait_until(lambda: _has(service.replica, broker, "before"))
+        service.master.kill()
+        service.wait_for_failover()
+        wait_until(lambda: _tried(broker, "after"), seconds=30)
+        assert ids(claim(broker)) == ["before", "after"]
+        broker.enqueue([message()])
+        assert wakes(broker)
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            use(url, BROKER_TIMEOUT=0.5).enqueue([message()])
+        with pytest.raises(BrokerUnavailable):
+            use(url.replace("rediss+", "redis+"), BROKER_TIMEOUT=0.5).enqueue([message()])
+
+
 def _has(server, broker, job_id):
-    with redis.Redis(port=server.port, password="secret") as client:
+    with server.client() as client:
+        client.select(0)
         return client.hexists(broker.keys.jobs, job_id)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 
 from djtasks.exceptions import SoftTimeLimitExceeded
 from djtasks.worker.thread_limits import ThreadAlarm
+from tests.processes import worker_environment
 from tests.waiting import wait_until
 from tests.worker.test_limits import busy
 
@@ -76,6 +79,34 @@ def test_a_call_that_blocks_gets_it_when_it_returns(alarm):
     error = in_thread(lambda: alarm.limit(0.05).call(lambda: time.sleep(0.4) or busy(30), (), {}))
     assert isinstance(error, SoftTimeLimitExceeded)
     assert 0.4 <= time.monotonic() - began < 5
+
+
+TRACED = """
+import threading
+from djtasks.exceptions import SoftTimeLimitExceeded
+from djtasks.worker.thread_limits import ThreadAlarm
+from tests.worker.test_limits import busy
+alarm = ThreadAlarm()
+def trace(*_): return trace
+def run():
+    try:
+        alarm.limit(0.05).call(busy, (30,), {})
+    except SoftTimeLimitExceeded:
+        busy(0.1)
+        print("raised")
+threading.settrace(trace)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_threads_that_a_debugger_or_coverage_traces_go_on():
+    """Python 3.11 never does so, once it was told to take an error back."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TRACED], env=worker_environment({}), capture_output=True, text=True, timeout=60
+    )
+    assert (ended.stdout, ended.returncode) == ("raised\n", 0), ended.stderr
 
 
 def test_locks_of_the_log_are_not_left_behind(alarm):

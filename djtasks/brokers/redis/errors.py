@@ -47,7 +47,8 @@ def explained(error: BaseException, url: str) -> str:
     """The error in words, and what to do."""
     text = str(error)
     if isinstance(error, MasterNotFoundError):
-        return "No sentinel answers that knows the master. Do they run, and is ?service= its name?"
+        trust = " Is what they show a certificate that ?ssl_ca_certs= vouches for?" if url.startswith("rediss") else ""
+        return f"No sentinel answers that knows the master. Do they run, and is ?service= its name?{trust}"
     marked = f"OOM {text}" if isinstance(error, exceptions.OutOfMemoryError) else text
     meaning = next((meaning for mark, meaning in _MEANINGS.items() if mark in marked), "") or _misled(error, url)
     if not meaning and isinstance(error, _ELSEWHERE):

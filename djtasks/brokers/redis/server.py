@@ -280,8 +280,8 @@ def _sentinel_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
     def connect(_tag: str) -> Callable[[], Pool]:
         own = redis.ConnectionPool.from_url(plain, **_options(), **_OVER_TCP).connection_kwargs
         own = {name: value for name, value in own.items() if name not in ("host", "port")}
-        secure = parts.scheme.startswith("rediss")
-        for_all = {**_options(), "ssl": secure}
+        certificates = {name: value for name, value in own.items() if name.startswith("ssl_")}
+        for_all = {**_options(), **certificates, "ssl": parts.scheme.startswith("rediss")}
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs={**for_all, **for_sentinels}, **{**own, **for_all}
         )
