@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections, transaction
+from django.db import connections
 
 from djtasks.worker import health
 from djtasks.worker.slots import Slots
@@ -135,7 +136,9 @@ def test_the_command_imports_no_tasks(settings):
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_worker_whose_database_does_not_answer_is_unwell_and_gets_well_again(start_worker, database):
     start_worker("-c", "1", "-n", "one")
-    with connections[database].cursor() as cursor, transaction.atomic(using=database):
+    # A session of its own: that of this process may be one that the server ends when it idles in a transaction.
+    with closing(connections[database].copy()) as session, session.cursor() as cursor:
+        session.set_autocommit(False)
         cursor.execute("LOCK TABLE djtasks_worker IN ACCESS EXCLUSIVE MODE")
         wait_until(lambda: probe()[0] == 1, seconds=health.PATIENCE * LOST_AFTER + 10)
         assert "has not reached its broker and database for" in probe()[1]
