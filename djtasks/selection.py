@@ -239,9 +239,8 @@ class Selection:
 def tally(found: Sequence[str], window: Window) -> dict[str, str]:
     """How many of the jobs that were found in `window` are in each state, for people."""
     is_cut = window.is_cut or len(found) >= MOST_COUNTED
-    return {
-        state: shown(count, is_cut=is_cut) for state, count in {**dict.fromkeys(STATES, 0), **Counter(found)}.items()
-    }
+    counts = {**dict.fromkeys(STATES, 0), **Counter(found)}
+    return {state: shown(count, is_cut=is_cut) if count or not is_cut else NONE_SEEN for state, count in counts.items()}
 
 
 def shown(count: int, *, is_cut: bool = False, about: int = 0) -> str:
@@ -350,7 +349,11 @@ def _moment(text: str) -> datetime | None:
         moment = parse_datetime(text)
         if moment is not None and moment.tzinfo is None:
             moment = timezone.make_aware(moment, timezone.get_current_timezone())
-        return moment.astimezone(UTC) if moment is not None else None
+        moment = moment.astimezone(UTC) if moment is not None else None
+        is_near = (
+            moment is not None and datetime.min.year < moment.year < datetime.max.year
+        )  # so in any other zone, too
+        return moment if is_near else None
     except (ValueError, OverflowError):
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.contrib import admin
@@ -63,9 +63,9 @@ class Place:
         written, _space, pk = text.partition(" ")
         try:
             moment = datetime.fromisoformat(written)
-        except ValueError:
+            return cls(moment.astimezone(UTC), pk) if moment.tzinfo else None
+        except (ValueError, OverflowError):  # it has no year in UTC
             return None
-        return cls(moment, pk) if moment.tzinfo else None
 
     @property
     def key(self) -> tuple[Any, str]:

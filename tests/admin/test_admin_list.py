@@ -300,3 +300,18 @@ def test_workers_are_only_looked_at(root: Client, page: str) -> None:
     assert root.get(f"{base}add/").status_code == 403
     assert root.post(f"{base}x/change/", {"hostname": "y"}).status_code == 405
     assert root.post(f"{base}x/delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Seoul"])
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:59"]
+)
+@pytest.mark.parametrize("name", ["after", "before", "ended_from", "ended_to"])
+def test_a_time_at_the_edge_of_the_calendar_is_none(
+    root: Client, make_job: Any, settings: Any, zone: str, moment: str, name: str
+) -> None:
+    settings.TIME_ZONE = zone
+    job = make_job(states.SUCCESS)
+    value = f"{moment} x" if name in ("after", "before") else moment
+    found = listed(root, state=states.SUCCESS, **{name: value})
+    assert found == [job.pk] or name in ("after", "before")
