@@ -69,7 +69,7 @@ class Clock:
         self._base: datetime | None = None
         self._seen = 0.0  # monotonic
 
-    def look(self, ahead: timedelta = timedelta(0)) -> tuple[bool, bool]:
+    def look(self, ahead: timedelta) -> tuple[bool, bool]:
         """Ask the database. Returns whether its clock was set back, and whether a schedule will be due within `ahead`.
 
         As far as could be foreseen: if the clock was set forward, only the next look knows.

@@ -42,10 +42,6 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
             commands = [*json.loads(row.command or "[]"), command]
             return bool(self.filter(pk=worker).update(command=json.dumps(commands)))
 
-    def commands(self, worker: str) -> str | None:
-        """What the worker is asked to do, a JSON list; None if that is nothing."""
-        return self.filter(pk=worker).values_list("command", flat=True).first()
-
     def obeyed(self, worker: str, commands: str) -> None:
         """The worker has done what `commands` gave; if more came meanwhile, it will find all of it once more."""
         self.filter(pk=worker, command=commands).update(command=None)

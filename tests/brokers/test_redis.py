@@ -552,19 +552,24 @@ def test_tls(use, tmp_path, mutual):
             use(server.url.partition("?")[0], BROKER_TIMEOUT=0.5).enqueue([message()])
 
 
+def assert_survives_a_failover(service, broker):
+    """What came before and what comes after it is given out, and wakes who waits."""
+    broker.enqueue([message(id="before")])
+    wait_until(lambda: _has(service.replica, broker, "before"))
+    service.master.kill()
+    service.wait_for_failover()
+    wait_until(lambda: _tried(broker, "after"), seconds=30)
+    assert ids(claim(broker)) == ["before", "after"]
+    broker.enqueue([message()])
+    assert wakes(broker)
+
+
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
 def test_a_sentinel_leads_to_the_new_master(use, kind):
     with sentinel_service(kind=kind, options={"requirepass": "secret"}) as service:
         hosts = ",".join(f"{host}:{port}" for host, port in service.addresses)
         broker = use(f"redis+sentinel://:secret@{hosts}/0?service={service.name}", BROKER_TIMEOUT=3.0)
-        broker.enqueue([message(id="before")])
-        wait_until(lambda: _has(service.replica, broker, "before"))
-        service.master.kill()
-        service.wait_for_failover()
-        wait_until(lambda: _tried(broker, "after"), seconds=30)
-        assert ids(claim(broker)) == ["before", "after"]
-        broker.enqueue([message()])
-        assert wakes(broker)
+        assert_survives_a_failover(service, broker)
 
 
 def test_sentinels_may_want_a_user_and_a_password_of_their_own(use):
@@ -591,14 +596,7 @@ def test_sentinels_and_servers_all_with_tls(use, tmp_path):
         url = f"rediss+sentinel://:secret@{hosts}/0?service={service.name}"
         files = service.master.url.partition("?")[2]
         broker = use(f"{url}&{files}", BROKER_TIMEOUT=3.0)
-        broker.enqueue([message(id="before")])
-        wait_until(lambda: _has(service.replica, broker, "before"))
-        service.master.kill()
-        service.wait_for_failover()
-        wait_until(lambda: _tried(broker, "after"), seconds=30)
-        assert ids(claim(broker)) == ["before", "after"]
-        broker.enqueue([message()])
-        assert wakes(broker)
+        assert_survives_a_failover(service, broker)
         with pytest.raises(BrokerUnavailable, match="certificate"):
             use(url, BROKER_TIMEOUT=0.5).enqueue([message()])
         with pytest.raises(BrokerUnavailable):
