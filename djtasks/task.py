@@ -32,6 +32,7 @@ from djtasks.limits import UNLIMITED, Unlimited
 from djtasks.masking import decorated_names, masked_call
 from djtasks.message import Message
 from djtasks.models import Job
+from djtasks.parameters import Parameters
 from djtasks.publish import TaskOptions
 from djtasks.request import Request, Running, current_job, running
 from djtasks.result import AsyncResult, EagerResult, handle_on
@@ -89,16 +90,17 @@ class Task(Generic[P, R]):
         self.name = self.name or f"{cls.__module__}.{cls.__name__}"
         self.origin = self.origin or f"{cls.__module__}.{cls.__qualname__}"
         try:
-            self._signature = inspect.signature(self.run)
+            signature = inspect.signature(self.run)
         except ValueError:
             raise TypeError(f"{self.origin} has bind=True, so its first parameter must be the task (self).") from None
+        self._parameters = Parameters(signature)
         if (hidden := decorated_names(self.run)) is not None:  # Django's sensitive_variables
-            self.sensitive_arguments = (*self.sensitive_arguments, *(hidden or self._signature.parameters))
+            self.sensitive_arguments = (*self.sensitive_arguments, *(hidden or signature.parameters))
         restraint.check(self)
         batches.check(self)
         self._converters: dict[str, encoding.Converter] | None = None
         if self.batch is not None:
-            self._signature, self._converters = batches.ANY_CALL, {}
+            self._parameters, self._converters = Parameters(batches.ANY_CALL), {}
         unique.unique_of(self)
         self._has_own_call = cls.__call__ is not Task.__call__
 
@@ -135,7 +137,7 @@ class Task(Generic[P, R]):
     @property
     def parameters(self) -> inspect.Signature:
         """What it may be called with. (`signature` is the canvas's.)"""
-        return self._signature
+        return self._parameters.signature
 
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
@@ -234,7 +236,7 @@ class Task(Generic[P, R]):
                 f"{self.name}: args must be a list or tuple and kwargs a dict, not {args!r} and {kwargs!r}."
             )
         try:
-            self._signature.bind(*args, **kwargs)
+            self._parameters.check(args, kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() cannot be called so: {error}") from None
 
@@ -437,7 +439,7 @@ class Task(Generic[P, R]):
             self._converters = encoding.converters(self.run)
         if not self._converters:
             return args, kwargs
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.parameters.bind(*args, **kwargs)
         for name in bound.arguments.keys() & self._converters.keys():
             bound.arguments[name] = self._converters[name](bound.arguments[name])
         return list(bound.args), bound.kwargs

@@ -363,15 +363,20 @@ class Broker(ABC):
         """Whether the store takes one writer at a time, so that those of one worker had better queue up."""
         return False
 
-    def wakeable(self, queues: Sequence[str]) -> int | None:
+    def wakeable(self, queues: Sequence[str], *, worker: str | None = None, limit: int = 1) -> int | None:
         """A file descriptor that becomes readable when `queues` may hold a ready job, for a loop that waits for more.
 
-        None where there is none. Each call is followed by one of `drain_wakeups`, by the same thread.
+        None where there is none. Each call is followed by one of `drain_wakeups`, by the same thread. With `worker`
+        the broker may look into these queues in their turn at that moment, and lease up to `limit` jobs to it.
         """
         return None
 
-    def drain_wakeups(self) -> None:
-        """Take what stands in `wakeable`'s descriptor, and wait no more."""
+    def drain_wakeups(self) -> list[Delivery] | None:
+        """Take what stands in `wakeable`'s descriptor, and wait no more.
+
+        Returns what was leased with it; None if nobody has looked into the queues for us.
+        """
+        return None
 
     def has_changed(self) -> bool | None:
         """Where looking is nearly free: whether anything was written since the last look; None elsewhere."""

@@ -28,6 +28,7 @@ class Claims:
         self._named = self.queues = _named(options)
         self._turn = 0
         self._discovered = 0.0
+        self._listens: tuple[Sequence[str], int] = (), 0  # into which queues it listens, for how many
         self._refused: dict[str, float] = {}  # task → until when it is not claimed
         self._emptied: dict[str, float] = {}  # queue → when it was last seen empty, not paused
 
@@ -40,8 +41,7 @@ class Claims:
 
     def claim(self, wanted: int) -> list[Delivery]:
         """Claim up to `wanted` jobs."""
-        if self.options.queues is None:
-            self._discover()
+        self._discover()
         refused = self.refused()
         claimed: list[Delivery] = []
         for queue in self._in_turn():
@@ -52,6 +52,28 @@ class Claims:
             self._emptied[queue] = time.monotonic() if self._is_emptied(queue, len(found), limit, refused) else 0.0
             claimed += found
         self.sated = time.monotonic() if len(claimed) < wanted else 0.0
+        return claimed
+
+    def listen(self, wanted: int) -> int | None:
+        """A descriptor that becomes readable when there may be a job; up to `wanted` may be claimed with it."""
+        self._discover()
+        if not wanted:
+            return self.broker.wakeable(self.queues)
+        self._listens = self._in_turn(), wanted
+        return self.broker.wakeable(self._listens[0], worker=self.worker, limit=wanted)
+
+    def heard(self) -> list[Delivery] | None:
+        """What was claimed with the wake-up, and listen no more; None if nobody has looked."""
+        claimed = self.broker.drain_wakeups()
+        if claimed is None:
+            return None
+        queues, limit = self._listens
+        for queue in queues:
+            found = sum(each.message.queue == queue for each in claimed)
+            if found:
+                self._emptied[queue] = time.monotonic() if found < limit else 0.0
+            limit -= found
+        self.sated = time.monotonic() if limit > 0 else 0.0
         return claimed
 
     def claim_of(self, task: str, queue: str, wanted: int) -> list[Delivery]:
@@ -90,7 +112,7 @@ class Claims:
     def _discover(self) -> None:
         """Look for queues that nobody named, once in a while: they wait for no moment in which the others are empty."""
         now = time.monotonic()
-        if now - self._discovered < DISCOVERY:
+        if self.options.queues is not None or now - self._discovered < DISCOVERY:
             return
         self._discovered = now
         # Those that were found before and are empty now go, or a look would cost more with each that ever was.

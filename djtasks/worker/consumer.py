@@ -72,6 +72,7 @@ class Consumer:
         self._seconds: float | None = None  # moving average of run times
         self._most_ahead: float = MOST_AHEAD if options.ahead is None else options.ahead * options.runs
         self._solitude = Solitude(broker, options.runs)
+        self._heard: int | None = None  # how many have come with the wake-up; None: nobody has looked
         self._passed_on = 0  # how many to claim after some of which limits let none through
 
     # Who runs jobs
@@ -137,11 +138,6 @@ class Consumer:
     def has_room(self) -> bool:
         """A job that came now would start at once."""
         return not self._waiting and len(self._running) < self._runs
-
-    @property
-    def queues(self) -> list[str]:
-        """The queues that it looks into now."""
-        return self.claims.queues
 
     @property
     def refuses(self) -> bool:
@@ -211,12 +207,25 @@ class Consumer:
         self._restraints.watch()
         if self._late:
             self._try_again()
-        wanted = self._wanted(unsettled)
-        came = self._fill(wanted, unsettled) if wanted > 0 else 0
+        wanted, heard = self._wanted(unsettled), self._heard
+        self._heard = None
+        came = heard or 0
+        if wanted > 0 and heard != 0:  # else the broker has just looked
+            came += self._accept(self.claims.claim(max(wanted, self._passed_on)), unsettled)
         return came + sum(map(self._complete, self._gathering.open()))
 
-    def _fill(self, wanted: int, unsettled: int) -> int:
-        claimed = self.claims.claim(max(wanted, self._passed_on))
+    def listen(self) -> int | None:
+        """A descriptor that becomes readable when there may be a job to claim; None if nothing tells."""
+        # Where several run, the question stays open while places are taken: what came with its answer might not fit.
+        return self.claims.listen(self._wanted(0) if self._runs == 1 else 0)
+
+    def hear(self) -> None:
+        """Take what was claimed with the wake-up, and listen no more."""
+        claimed = self.claims.heard()
+        self._heard = None if claimed is None else self._accept(claimed, 0)
+
+    def _accept(self, claimed: list[Delivery], unsettled: int) -> int:
+        """Take what has been claimed, but for what is not to run here. Returns how many came."""
         to_run = self._unended(claimed)
         kept = self._solitude.choose(to_run, lambda: self._may_run_alone() and not unsettled)
         taken = self._take(kept)

@@ -218,15 +218,15 @@ class Exchange:
                 return
             # Who leaves jobs to others must not take the wake-up that is theirs.
             listens = self.consumer.has_room and not self.consumer.refuses
-            store = self.broker.wakeable(self.consumer.queues) if listens else None
+            store = self.consumer.listen() if listens else None
             if self._listens and not listens:
-                self.broker.drain_wakeups()
+                self.consumer.hear()
             self._listens = listens
             woken = self._sleep(store, self._patience(pause))
             # A question that stays open costs nothing to who can take another job whenever it is answered.
             if store is not None and (store in woken or self.options.runs == 1):
                 self._listens = False
-                self.broker.drain_wakeups()
+                self.consumer.hear()
         finally:
             self._asleep = self.consumer.stopping
             self._hush()

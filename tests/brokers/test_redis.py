@@ -170,9 +170,11 @@ def test_a_job_cancelled_while_it_runs_is_not_repeated(broker):
 def test_who_is_called_away_before_it_waits_does_not_ask_twice(broker, monkeypatch):
     """Of two open questions the answers would never be told apart again, and one would take another's wake-up."""
     asked = []
-    real = redis.Connection.send_command
+    real = redis.Connection.pack_commands
     monkeypatch.setattr(
-        redis.Connection, "send_command", lambda self, *a, **k: (asked.append(a[0]), real(self, *a, **k))
+        redis.Connection,
+        "pack_commands",
+        lambda self, some: (asked.extend(each[0] for each in some), real(self, some))[1],
     )
     waits = broker.wakeable(["default"])
     assert broker.wakeable(["default"]) == waits
@@ -354,6 +356,121 @@ def test_a_wait_that_is_broken_off_takes_no_wake_up_with_it(broker):
     broker.enqueue([message()])
     assert wakes(broker)
     wakeup.close()
+
+
+# What comes with a wake-up
+
+
+def heard(broker, *queues, timeout=5.0, **options):
+    """What is leased to `one`, who waits for jobs of these queues, once something has come."""
+    descriptor = broker.wakeable(queues or ["default"], worker="one", **options)
+    assert readable([descriptor], timeout)
+    return broker.drain_wakeups()
+
+
+@in_redis
+def test_a_job_comes_leased_with_the_wake_up(broker):
+    broker.enqueue([message(id="before")])
+    broker.ack(heard(broker))  # what came before the question comes at once
+    broker.wakeable(["default"], worker="one")
+    broker.enqueue([message(id="x")])
+    (delivery,) = broker.drain_wakeups()
+    assert (delivery.id, delivery.worker, delivery.token) == ("x", "one", 1)
+    assert broker.leases(["x"]) == {"x": ("one", 1)}
+    broker.ack([delivery])
+    assert broker.sizes() == {}
+
+
+@in_redis
+def test_of_those_who_wait_each_gets_one_job_of_several_that_come_together(broker):
+    ours, theirs = Wakeup(broker.server), broker._wakeup()
+    for wakeup, worker in ((ours, "one"), (theirs, "two")):
+        claim_of = broker.server.command("claim", *broker._claim(["default"], 1, worker))
+        wakeup.fileno([broker.keys.wake("default")], claim_of)
+    broker.enqueue([message(id="a"), message(id="b"), message(id="c")])
+    found = [broker._claimed(each.drain(), "", ["default"]) for each in (ours, theirs)]
+    assert sorted(ids(found[0] + found[1])) == ["a", "b"]
+    assert ids(broker.peek("default")) == ["c"]
+    assert wakes(broker)
+    ours.close()
+
+
+@in_redis
+def test_as_many_come_as_are_asked_for_of_the_queues_in_their_turn(broker):
+    broker.enqueue([message(id="b1", queue="b"), message(id="b2", queue="b"), message(id="a", queue="a")])
+    assert ids(heard(broker, "a", "b", limit=2)) == ["a", "b1"]
+    assert [each.message.queue for each in heard(broker, "a", "b", limit=2)] == ["b"]
+
+
+@in_redis
+def test_who_gets_a_job_of_another_queue_wakes_the_next_for_the_one_that_woke_him(broker):
+    broker.enqueue([message(queue="a"), message(queue="b")])
+    with redis.Redis.from_url(broker.url) as client:
+        client.delete(broker.keys.wake("a"))  # so that b's marker is the one that is taken
+    assert [each.message.queue for each in heard(broker, "a", "b")] == ["a"]
+    assert wakes(broker, ["b"])
+
+
+@in_redis
+def test_a_paused_queue_gives_nothing_with_the_wake_up(broker):
+    broker.enqueue([message()])
+    broker.pause("default")
+    assert heard(broker) == []
+    assert not wakes(broker)
+
+
+@in_redis
+def test_a_question_that_is_withdrawn_claims_nothing_afterwards_and_loses_nothing_before(broker):
+    for number in range(50):
+        broker.wakeable(["default"], worker="one")
+        sender = threading.Thread(target=broker.enqueue, args=([message()],))
+        sender.start()
+        claimed = broker.drain_wakeups()
+        sender.join()
+        assert claimed is not None, number
+        assert len(claimed) + len(broker.peek("default")) == 1, number
+        assert len(broker.leases(ids(claimed))) == len(claimed)
+        broker.ack([*claimed, *claim(broker)])
+
+
+@in_redis
+def test_a_question_without_an_answer_ends_with_nothing(broker):
+    assert heard(broker) == []
+
+
+@in_redis
+def test_where_the_server_has_lost_the_scripts_the_queues_are_to_be_asked(broker):
+    assert heard(broker) == []
+    with redis.Redis.from_url(broker.url) as client:
+        client.script_flush()
+    broker.enqueue([message(id="x")])
+    assert heard(broker) is None
+    assert ids(claim(broker)) == ["x"]
+
+
+def test_what_comes_from_a_server_that_was_restarted_is_looked_up_before_it_runs(use):
+    """Rule 14: by whichever connection a process meets it first."""
+    with RedisProcess(options={"appendonly": "yes", "appendfsync": "always"}) as server:
+        broker = use(server.url)
+        broker.remember()
+        broker.enqueue([message(id="x")])
+        server.restart()
+        server.client().script_load(script("claim")[0])  # as another worker's claim does
+        assert [(each.id, each.message.check) for each in heard(broker)] == [("x", True)]
+
+
+def test_who_waits_when_the_server_goes_down_is_told_and_may_have_claimed(use):
+    with RedisProcess() as server:
+        broker = use(server.url)
+        descriptor = broker.wakeable(["default"], worker="one")
+        before = broker.reconnects
+        server.restart()
+        assert readable([descriptor], 5.0)
+        with pytest.raises(BrokerUnavailable, match="hung up while we waited"):
+            broker.drain_wakeups()
+        broker.enqueue([message(id="x")])
+        assert ids(heard(broker) or claim(broker)) == ["x"]
+        assert broker.reconnects > before
 
 
 # What it costs
@@ -917,7 +1034,7 @@ def test_each_script_says_what_its_keys_are():
         assert text.startswith("-- ")
         assert "-- KEYS: " in text
         assert len(digest) == 40
-        assert text.count("\n") <= 75
+        assert text.count("\n") <= 85
 
 
 @in_redis

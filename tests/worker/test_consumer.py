@@ -11,9 +11,11 @@ from djtasks.message import Delivery, Message, new_id
 from djtasks.worker import consumer as consumer_module
 from djtasks.worker import solitude
 from djtasks.worker.consumer import MOST_AHEAD, Consumer
+from djtasks.worker.descriptors import readable
 from djtasks.worker.options import WorkerOptions
 
 pytestmark = pytest.mark.every_broker
+in_redis = pytest.mark.parametrize("database", ["redis", "valkey"], indirect=True)
 
 
 def consumer(broker, is_fresh=lambda: True, **options):
@@ -413,3 +415,80 @@ def test_a_batch_is_no_larger_than_there_are_marks_for_it(broker, batch):
     ours = Consumer(broker, "w.1", WorkerOptions(queues=("default",)), most=2)
     ours.fill()
     assert len(ours.next()) == 2
+
+
+# What comes with a wake-up
+
+
+def hear(ours, unsettled=0):
+    """Listen until something comes, take it, and look for more."""
+    store = ours.listen()
+    assert readable([store], 5.0)
+    ours.hear()
+    return ours.fill(unsettled)
+
+
+@in_redis
+def test_a_job_that_came_with_the_wake_up_is_run_and_counted(broker):
+    ours = consumer(broker)
+    (sent,) = send(broker, 1)
+    came = hear(ours)
+    assert (came, ours.held, ours.known()) == (1, 1, {sent})
+    assert run(ours).id == sent
+    broker.ack([Delivery(Message(id=sent, task="some.task"), "w.1", 1)])
+    assert broker.sizes() == {}
+
+
+@in_redis
+def test_what_came_with_the_wake_up_is_followed_by_what_else_will_start_soon(broker):
+    ours = consumer(broker)
+    send(broker, 3)
+    have_run(ours, 0.0001)
+    assert hear(ours) == 3
+
+
+@in_redis
+def test_who_was_told_with_the_wake_up_that_there_is_nothing_does_not_ask_again(broker, monkeypatch):
+    ours = consumer(broker)
+    ours.listen()
+    ours.hear()
+    looks = []
+    monkeypatch.setattr(broker, "claim", lambda *_, **__: looks.append(1) or [])
+    assert (ours.fill(), ours.fill()) == (0, 0)
+    assert len(looks) == 1
+
+
+@in_redis
+def test_what_came_with_the_wake_up_goes_back_if_we_are_to_stop(broker):
+    ours = consumer(broker)
+    sent = send(broker, 1)
+    store = ours.listen()
+    ours.stopping = True
+    assert readable([store], 5.0)
+    ours.hear()
+    ours.release()
+    assert [each.id for each in broker.peek("default")] == sent
+
+
+@in_redis
+def test_a_queue_that_gave_less_than_was_wanted_with_the_wake_up_is_known_to_be_empty(broker):
+    ours = consumer(broker)
+    have_run(ours, 0.0001)
+    send(broker, 2)
+    hear(ours)
+    assert ours.claims.is_emptied("default")
+
+
+@in_redis
+def test_a_queue_that_nobody_named_is_listened_to_as_well(broker):
+    ours = consumer(broker, queues=None)
+    broker.enqueue([Message(id=new_id(), task="some.task", queue="new")])
+    assert hear(ours) == 1
+
+
+@in_redis
+def test_who_must_not_begin_anything_claims_nothing_with_the_wake_up(broker):
+    ours = consumer(broker, is_fresh=lambda: False)
+    send(broker, 1)
+    assert hear(ours) == 0
+    assert broker.owners() == set()

@@ -238,7 +238,7 @@ class DatabaseBroker(OperatedQueues):
     def one_writer(self) -> bool:
         return self.connection.vendor == "sqlite"
 
-    def wakeable(self, queues: Sequence[str]) -> int | None:
+    def wakeable(self, queues: Sequence[str], *, worker: str | None = None, limit: int = 1) -> int | None:
         with errors_named():
             return self._wakeup().fileno()
 

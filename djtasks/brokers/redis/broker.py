@@ -127,25 +127,30 @@ class RedisBroker(OperatedQueues):
     def claim(
         self, queue: str, *, limit: int, worker: str, refused: Collection[str] = (), only: str | None = None
     ) -> list[Delivery]:
+        question = self._claim([queue], limit, worker, only or "", refused)
+        return self._claimed(self.server.run_once("claim", *question), worker, [queue])
+
+    def _claim(
+        self, queues: Sequence[str], limit: int, worker: str, only: str = "", refused: Collection[str] = ()
+    ) -> tuple[list[str], list[Any]]:
+        """Keys and arguments of the script `claim`."""
         keys = self.keys
-        answer = self.server.run_once(
-            "claim",
-            [
-                keys.ready(queue),
-                keys.wake(queue),
-                keys.messages,
-                keys.jobs,
-                keys.attempts,
-                keys.leases(worker),
-                keys.owners,
-                keys.paused,
-                keys.doubt,
-                keys.tombstones,
-            ],
-            [min(limit, BATCH), worker, queue, only or "", *refused],
-        )
+        return [
+            keys.messages,
+            keys.jobs,
+            keys.attempts,
+            keys.leases(worker),
+            keys.owners,
+            keys.paused,
+            keys.doubt,
+            keys.tombstones,
+            *(key for queue in queues for key in (keys.ready(queue), keys.wake(queue))),
+        ], [min(limit, BATCH), worker, only, len(queues), *queues, *refused]
+
+    def _claimed(self, answer: Sequence[Any], worker: str, queues: Sequence[str]) -> list[Delivery]:
+        """What that script has leased."""
         self._has_tombstones = bool(answer[0] & 2)
-        claimed = [delivery_of(job, worker, queue) for job in answer[1:]]
+        claimed = [delivery_of(job, worker, queues[number - 1]) for number, *job in answer[1:]]
         return [doubted(each) for each in claimed] if answer[0] & 1 else claimed
 
     @property
@@ -299,11 +304,19 @@ class RedisBroker(OperatedQueues):
         select.select([descriptor] if (descriptor := self.wakeable(queues)) is not None else [], [], [], timeout)
         self.drain_wakeups()
 
-    def wakeable(self, queues: Sequence[str]) -> int | None:
-        return self._wakeup().fileno([self.keys.wake(queue) for queue in queues]) if queues else None
+    def wakeable(self, queues: Sequence[str], *, worker: str | None = None, limit: int = 1) -> int | None:
+        if not queues:
+            return None
+        wakeup = self._wakeup()
+        claim: Sequence[Any] = ()
+        if worker is not None and not wakeup.is_open:
+            claim = self.server.command("claim", *self._claim(queues, limit, worker))
+            self._local.claim = worker, queues
+        return wakeup.fileno([self.keys.wake(queue) for queue in queues], claim)
 
-    def drain_wakeups(self) -> None:
-        self._wakeup().drain()
+    def drain_wakeups(self) -> list[Delivery] | None:
+        answer = self._wakeup().drain()
+        return None if answer is None else self._claimed(answer, *self._local.claim)
 
     @property
     def reconnects(self) -> int:

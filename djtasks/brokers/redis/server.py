@@ -65,6 +65,8 @@ class Server:
         self._lock = threading.Lock()
         self._pid = 0
         self._find: Callable[[], Pool]
+        self._ready: list[Connection] = []  # that answered, and were not given back to the pool
+        self._may_keep = "+" not in urlsplit(url).scheme  # elsewhere the pool is to see whether the server is the one
         self._local = threading.local()
         self.reconnects = 0
         self._greeted: WeakKeyDictionary[Connection, object] = WeakKeyDictionary()
@@ -102,14 +104,27 @@ class Server:
         """What the server says of itself (INFO), by name."""
         return facts_of(self.ask("INFO", *sections))
 
+    def command(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Sequence[Any]:
+        """The command that runs a script, if the server has it."""
+        return ("EVALSHA", script(name)[1], len(keys), *keys, *arguments)
+
     def connection(self) -> Connection:
         """A connection outside of the pool, for who wants to wait on it. Raises BrokerUnavailable."""
         try:
             connection = self._pool().make_connection()
             connection.connect()
+            self._meet(connection)
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             raise self._named(error) from error
         return connection
+
+    def _meet(self, connection: Connection) -> None:
+        """Look who is there, once a connection, and again where redis-py has connected it anew."""
+        socket = connection._sock
+        if self._greeted.get(connection) is not socket:
+            self._greet(lambda *command: _answer(connection, *command))
+            self._greeted[connection] = socket
+            self.reconnects += 1
 
     @contextlib.contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
@@ -126,7 +141,10 @@ class Server:
         with self._lock:
             if self._pid == os.getpid():
                 self._pid = 0
+                ready, self._ready = self._ready, []
                 with contextlib.suppress(*TRANSIENT):
+                    for connection in ready:
+                        self._find().release(connection)
                     self._find().disconnect(inuse_connections=False)
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
@@ -146,14 +164,13 @@ class Server:
 
     def _with_connection(self, act: Callable[[Connection, bool], Any], is_repeated: bool) -> Any:
         pool = self._pool()
-        connection = pool.get_connection()
+        connection = self._from(pool)
+        has_answered = False
         try:
-            socket = connection._sock
-            if self._greeted.get(connection) is not socket:
-                self._greet(lambda *command: _answer(connection, *command))
-                self._greeted[connection] = socket
-                self.reconnects += 1
-            return act(connection, is_repeated)
+            self._meet(connection)
+            answer = act(connection, is_repeated)
+            has_answered = True
+            return answer
         except exceptions.ResponseError as error:
             if may_pass(error):
                 connection.disconnect()  # the next one may lead to another master
@@ -162,16 +179,31 @@ class Server:
             connection.disconnect()  # an answer may be under way that belongs to nobody
             raise
         finally:
-            pool.release(connection)
+            if has_answered and self._may_keep:
+                self._ready.append(connection)
+            else:
+                pool.release(connection)
+
+    def _from(self, pool: Pool) -> Connection:
+        """A connection that nobody uses: one that answered before, without the pool's formalities, or the pool's."""
+        try:
+            connection = self._ready.pop()
+        except IndexError:
+            return pool.get_connection()
+        try:
+            if connection._sock is not None and not connection.can_read(timeout=0):  # else it was closed over there
+                return connection
+        except (exceptions.RedisError, OSError):
+            pass
+        pool.release(connection)
+        return pool.get_connection()
 
     def _eval(
         self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeping: Keeping
     ) -> Any:
-        text, digest = script(name)
+        text, _digest = script(name)
         wait = [keeping.command(SHARE_OF_WAIT * settings.BROKER_TIMEOUT / TRIES)] if keeping else []
-        connection.send_packed_command(
-            connection.pack_commands([("EVALSHA", digest, len(keys), *keys, *arguments), *wait])
-        )
+        connection.send_packed_command(connection.pack_commands([self.command(name, keys, arguments), *wait]))
         try:
             answer = connection.read_response()
         except exceptions.NoScriptError:
@@ -195,6 +227,7 @@ class Server:
             with self._lock:
                 if self._pid != os.getpid():
                     self._find = self._connect(self._tag)
+                    self._ready = []
                     self._pid = os.getpid()
         return self._find()
 
