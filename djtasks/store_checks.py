@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+import django
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -82,6 +83,8 @@ def check_tables(app_configs: Any = None, databases: Any = None, **kwargs: Any) 
 @checks.register("djtasks", deploy=True)
 def check_broker_at_deploy(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """A Redis that may throw jobs away is found out before the site goes live; `check --database` asks, too."""
-    if settings.DATABASE in (databases or []) or any(each.level >= checks.ERROR for each in check_settings()):
+    # From Django 6.1 on all databases are named where nobody asked for any: better told twice than not at all.
+    has_been_asked = django.VERSION < (6, 1) and settings.DATABASE in (databases or [])
+    if has_been_asked or any(each.level >= checks.ERROR for each in check_settings()):
         return []
     return [] if get_broker().transactional else check_broker_server(databases=[settings.DATABASE])

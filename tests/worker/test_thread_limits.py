@@ -15,6 +15,12 @@ from tests.processes import worker_environment
 from tests.waiting import wait_until
 from tests.worker.test_limits import busy
 
+# A traced Python 3.11 raises what another thread has set late, or never; `test_threads_that_…_go_on` tells the rest.
+raises = pytest.mark.skipif(
+    sys.gettrace() is not None and sys.version_info < (3, 12),
+    reason="a traced Python 3.11 (coverage, a debugger)",
+)
+
 
 @pytest.fixture
 def alarm():
@@ -37,6 +43,7 @@ def in_thread(function):
     return ends[0]
 
 
+@raises
 def test_what_runs_too_long_is_interrupted_with_the_error_that_knows_its_seconds(alarm):
     began = time.monotonic()
     error = in_thread(lambda: alarm.limit(0.05).call(busy, (30,), {}))
@@ -46,10 +53,12 @@ def test_what_runs_too_long_is_interrupted_with_the_error_that_knows_its_seconds
     assert type(error).__qualname__ == "SoftTimeLimitExceeded"
 
 
+@raises
 def test_what_ends_in_time_is_not(alarm):
     assert in_thread(lambda: (alarm.limit(0.1).call(busy, (0.01,), {}), busy(0.3))) == ("done", "done")
 
 
+@raises
 def test_it_is_raised_once_and_what_caught_it_goes_on(alarm):
     def stubborn():
         caught = 0
@@ -63,6 +72,7 @@ def test_it_is_raised_once_and_what_caught_it_goes_on(alarm):
     assert in_thread(lambda: alarm.limit(0.05).call(stubborn, (), {})) == 1
 
 
+@raises
 def test_only_the_thread_in_question_is_interrupted(alarm):
     others = []
     threads = [threading.Thread(target=lambda: others.append(alarm.limit(30).call(busy, (0.5,), {}))) for _ in range(3)]
@@ -74,6 +84,7 @@ def test_only_the_thread_in_question_is_interrupted(alarm):
     assert others == ["done"] * 3
 
 
+@raises
 def test_a_call_that_blocks_gets_it_when_it_returns(alarm):
     began = time.monotonic()
     error = in_thread(lambda: alarm.limit(0.05).call(lambda: time.sleep(0.4) or busy(30), (), {}))
@@ -109,6 +120,7 @@ def test_threads_that_a_debugger_or_coverage_traces_go_on():
     assert (ended.stdout, ended.returncode) == ("raised\n", 0), ended.stderr
 
 
+@raises
 def test_locks_of_the_log_are_not_left_behind(alarm):
     class Slow(logging.Handler):
         def emit(self, record):
@@ -126,6 +138,7 @@ def test_locks_of_the_log_are_not_left_behind(alarm):
     assert len(emitted) == 1
 
 
+@raises
 def test_a_limit_that_is_over_in_the_very_moment_of_the_end_harms_nothing(alarm):
     seed = random.randrange(10**6)
     print("seed", seed)
@@ -152,6 +165,7 @@ def test_a_limit_that_is_over_in_the_very_moment_of_the_end_harms_nothing(alarm)
     assert min(ends["done"], ends["limit"]) > 0
 
 
+@raises
 def test_one_thread_keeps_the_time_for_all_and_forgets_what_has_ended(alarm):
     for _ in range(20):
         in_thread(lambda: alarm.limit(10).call(busy, (0.001,), {}))
