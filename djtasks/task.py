@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack
 
@@ -25,7 +23,6 @@ from djtasks.exceptions import (
     NotRegistered,
     Replaced,
     Retry,
-    TaskPredicate,
 )
 from djtasks.failure import ErrorInfo
 from djtasks.limits import UNLIMITED, Unlimited
@@ -36,11 +33,11 @@ from djtasks.parameters import Parameters
 from djtasks.publish import TaskOptions
 from djtasks.request import Request, Running, current_job, running
 from djtasks.result import AsyncResult, EagerResult, handle_on
+from djtasks.retries import ErrorClasses, automatic_options, is_tried_again, next_try
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
-ErrorClasses = type[BaseException] | Sequence[type[BaseException]]
 
 LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
 
@@ -358,21 +355,11 @@ class Task(Generic[P, R]):
             )
         if eta is None and countdown is None:
             countdown = self.default_retry_delay
-        message = self._next_try(request.message, args, kwargs, {**options, "eta": eta, "countdown": countdown})
+        message = next_try(self, request.message, args, kwargs, {**options, "eta": eta, "countdown": countdown})
         error = Retry(exc=exc, when=eta or countdown, is_eager=request.is_eager, sig=message)
         if throw:
             raise error from exc
         return error
-
-    def _next_try(
-        self, message: Message, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]
-    ) -> Message:
-        fields: dict[str, Any] = {}
-        if args is not None:
-            fields["args"] = encoding.encode_arguments(tuple(args), {})[0]
-        if kwargs is not None:
-            fields["kwargs"] = encoding.encode_arguments((), kwargs)[1]
-        return replace(publish.changed(message, options, self), retries=message.retries + 1, **fields)
 
     def replace(self, sig: Any) -> Any:
         """Let a canvas take this job's place: its id, what follows it, its place in a group or chord.
@@ -449,18 +436,18 @@ class Task(Generic[P, R]):
         try:
             return self.invoke(args, kwargs, limit)
         except BaseException as error:
-            if not self._retries_after(error):
+            if not is_tried_again(self, error):
                 raise
-            raise self._automatic_retry(error) from error
+            raise self.retry(exc=error, throw=False, **automatic_options(self)) from error
 
     async def acall(self, args: list[Any], kwargs: dict[str, Any], limit: Unlimited = UNLIMITED) -> Any:
         """`call` of an `async def` task, in an event loop."""
         try:
             return await self.ainvoke(args, kwargs, limit)
         except BaseException as error:
-            if not self._retries_after(error):
+            if not is_tried_again(self, error):
                 raise
-            raise self._automatic_retry(error) from error
+            raise self.retry(exc=error, throw=False, **automatic_options(self)) from error
 
     def invoke(self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: Unlimited) -> Any:
         """Call its function, within `limit`."""
@@ -479,38 +466,12 @@ class Task(Generic[P, R]):
             options = dict(error.sig) if isinstance(error.sig, Mapping) else {}
             options["eta" if isinstance(error.when, datetime) else "countdown"] = error.when
             return self.retry(exc=error.exc, throw=False, **options)
-        return self._automatic_retry(error) if self._retries_after(error) else error
+        if not is_tried_again(self, error):
+            return error
+        return self.retry(exc=error, throw=False, **automatic_options(self))
 
     def _function(self) -> Any:
         return self if self._has_own_call else self.run
-
-    def _retries_after(self, error: BaseException) -> bool:
-        never: tuple[type[BaseException], ...] = (TaskPredicate, *classes(self.dont_autoretry_for))
-        return not isinstance(error, never) and isinstance(error, classes(self.autoretry_for))
-
-    def _automatic_retry(self, error: BaseException) -> Retry:
-        options = dict(self.retry_kwargs)
-        if self.retry_backoff:
-            options["countdown"] = backoff(
-                float(self.retry_backoff), self.request.retries, self.retry_backoff_max, self.retry_jitter
-            )
-        return self.retry(exc=error, throw=False, **options)
-
-
-def classes(given: ErrorClasses) -> tuple[type[BaseException], ...]:
-    """One class or a sequence of them, as a tuple."""
-    several = [given] if isinstance(given, type) else given
-    return tuple(several)
-
-
-def backoff(factor: float, retries: int, longest: float, jitter: bool) -> float:
-    """Seconds to the next try: `factor` doubled `retries` times, at most `longest`; with jitter, 0 up to that.
-
-    Full jitter as in https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-    # 2.0 ** 1024 overflows, and nobody waits that long.
-    delay = min(longest, max(1.0, factor) * 2.0 ** min(retries, 64))
-    return random.uniform(0, delay) if jitter else delay
 
 
 def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from djtasks import AsyncResult, Task, registry, send_task, shared_task
 from djtasks.exceptions import DuplicateTask, MessageTooLarge, NotRegistered, Retry
 from djtasks.models import Job
 from djtasks.request import current_task
-from djtasks.task import backoff
+from djtasks.retries import backoff
 from djtasks.testing import eager, run_jobs
 from tests import tasks
 from tests.executing import execute

@@ -21,10 +21,6 @@ from djtasks.models.managers import AppManager
 class LimitQuerySet(models.QuerySet["Limit"]):
     """Limits, by who has set them."""
 
-    def rates(self) -> dict[str, str]:
-        """The rates that an operator has set, by task."""
-        return dict(self.exclude(rate="").filter(is_task=True).values_list("key", "rate"))
-
     def declare(self, declared: Iterable[tuple[str, str, int | None]]) -> None:
         """Take what the code says: task, rate ("" for none), how many at a time (None: any number)."""
         wanted = {task: (rate, places) for task, rate, places in declared}

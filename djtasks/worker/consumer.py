@@ -22,7 +22,7 @@ from djtasks.message import Delivery, Message
 from djtasks.worker.claims import AHEAD, SATED, Claims
 from djtasks.worker.gathering import Call, Gathered, Gathering
 from djtasks.worker.options import WorkerOptions
-from djtasks.worker.restraining import Held, Restraints, next_of
+from djtasks.worker.restraining import READ_IDLE, Held, Restraints, next_of
 from djtasks.worker.solitude import Solitude
 
 logger = logging.getLogger("djtasks.consumer")
@@ -212,6 +212,8 @@ class Consumer:
         came = heard or 0
         if wanted > 0 and heard != 0:  # else the broker has just looked
             came += self._accept(self.claims.claim(max(wanted, self._passed_on)), unsettled)
+        if not came and self.is_idle:
+            self._restraints.look(READ_IDLE)
         return came + sum(map(self._complete, self._gathering.open()))
 
     def listen(self) -> int | None:

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from django.db import connections
+
 from djtasks import registry
 from djtasks.brokers import Broker
+from djtasks.conf import settings
 from djtasks.message import CONCURRENCY, RATE, Delivery, Message
-from djtasks.models import Limit, Queue
+from djtasks.models import statements
 from djtasks.restraint import UNLIMITED, Restraint, recall, restraint_on
 
 MOST_HELD: Final = 100  # jobs
-READ_EVERY: Final = 2.0  # seconds between two looks at what an operator has set
+READ_EVERY: Final = 2.0  # seconds after which a job waits for a look at what an operator has set
+READ_IDLE: Final = 1.0  # the same where nothing waits: so no job has to
 SHORTEST_WINDOW: Final = 0.01  # seconds from its slot within which a job must begin; else the interval
 HASTE: Final = 0.7  # part of the window that is used: the rest is for what lies between here and the task's own code
 AHEAD: Final = 0.8  # seconds before its slot from which on a job is held for it: made ready in half of that
@@ -64,13 +68,13 @@ class Restraints:
             restraint = self._known[name] = None if task is None else restraint_on(task, self._rates, of_queue)
             return restraint
 
-    def look(self) -> None:
-        """See what an operator has set, now and then."""
-        if time.monotonic() - self._read < READ_EVERY:
+    def look(self, every: float = READ_EVERY) -> None:
+        """See what an operator has set, if the last look is `every` seconds ago."""
+        if time.monotonic() - self._read < every:
             return
         is_first, self._read = self._read == float("-inf"), time.monotonic()
-        rates, self._rates = self._rates, Limit.objects.all().rates()
-        queues, self._queues = self._queues, Queue.objects.all().limits()
+        rates, queues = self._rates, self._queues
+        self._rates, self._queues = statements.limits_set(connections[settings.DATABASE])
         self._known = {}
         if not is_first:
             # Who sees it last calls last those that he may have sent into the old line meanwhile.

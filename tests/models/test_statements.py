@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models import Count, Min
 
 from djtasks.message import Delivery, Failure, Message, Outcome, microseconds
-from djtasks.models import Job, Queue, statements
+from djtasks.models import Job, Limit, Queue, statements
 from djtasks.models.statements import BATCH, BATCH_SIZE
 
 ETA = datetime(2040, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -495,3 +495,32 @@ def test_how_many_jobs_are_in_a_state_is_estimated(connection):
     found = statements.estimate(connection, ["FAILURE", "SUCCESS"])
     assert 600 < found["FAILURE"] < 1200
     assert 200 < found["SUCCESS"] < 450
+
+
+# Limits
+
+
+def test_the_limits_that_an_operator_has_set_are_those_of_tasks_and_of_queues(connection):
+    Limit.objects.bulk_create(
+        [
+            Limit(key="rated", is_task=True, rate="10/s", max_concurrency=3),
+            Limit(key="by the code alone", is_task=True, declared="5/m"),
+            Limit(key="rated[a key]", rate="10/s"),
+        ]
+    )
+    Queue.objects.bulk_create(
+        [
+            Queue(name="paced", rate_limit="1/m"),
+            Queue(name="narrow", max_concurrency=2),
+            Queue(name="closed", max_concurrency=0),
+            Queue(name="paused", paused=True),
+        ]
+    )
+    rates, queues = statements.limits_set(connection)
+    assert rates == dict(Limit.objects.filter(is_task=True).exclude(rate="").values_list("key", "rate"))
+    assert (rates, queues) == ({"rated": "10/s"}, Queue.objects.limits())
+    assert queues == {"paced": ("1/m", None), "narrow": ("", 2), "closed": ("", 0)}
+
+
+def test_where_nothing_is_set_there_is_no_limit(connection):
+    assert statements.limits_set(connection) == ({}, {})

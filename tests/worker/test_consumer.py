@@ -8,6 +8,7 @@ from djtasks import Batch, shared_task
 from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Delivery, Message, new_id
+from djtasks.models import Queue, statements
 from djtasks.worker import consumer as consumer_module
 from djtasks.worker import solitude
 from djtasks.worker.consumer import MOST_AHEAD, Consumer
@@ -492,3 +493,36 @@ def test_who_must_not_begin_anything_claims_nothing_with_the_wake_up(broker):
     send(broker, 1)
     assert hear(ours) == 0
     assert broker.owners() == set()
+
+
+# What an operator has set
+
+
+def test_who_waits_has_looked_what_an_operator_has_set_so_that_no_job_waits_for_that(broker, monkeypatch):
+    looks = []
+    real = statements.limits_set
+    monkeypatch.setattr(statements, "limits_set", lambda connection: looks.append(1) or real(connection))
+    monkeypatch.setattr(consumer_module, "READ_IDLE", 0.05)
+    ours = consumer(broker)
+    ours.fill()
+    assert len(looks) == 1
+    time.sleep(0.1)
+    ours.fill()
+    assert len(looks) == 2
+    send(broker, 1)
+    assert (ours.fill(), len(looks)) == (1, 2)
+
+
+def test_a_limit_that_is_set_while_nothing_is_to_do_holds_for_the_first_job(broker, own_tasks):
+    @shared_task(name="some.task")
+    def some_task():
+        pass
+
+    ours = consumer(broker)
+    ours.fill()
+    Queue.objects.create(name="default", max_concurrency=0)
+    time.sleep(consumer_module.READ_IDLE)
+    ours.fill()
+    send(broker, 1)
+    ours.fill()
+    assert ours.held == 0

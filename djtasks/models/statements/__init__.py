@@ -39,6 +39,7 @@ __all__ = [
     "glance",
     "hand_over",
     "is_paused",
+    "limits_set",
     "lock_limit",
     "now",
     "oldest",
@@ -157,6 +158,26 @@ def glance(connection: BaseDatabaseWrapper, worker: str) -> Glance:
         cursor.execute(sql(connection.vendor, "glance"), [worker])
         commands, *others = cursor.fetchone()
     return Glance(commands, *map(bool, others))
+
+
+class LimitsSet(NamedTuple):
+    """The limits that an operator has set."""
+
+    rates: dict[str, str]  # by task
+    queues: dict[str, tuple[str, int | None]]  # by queue: its rate ("" for none), how many at a time
+
+
+def limits_set(connection: BaseDatabaseWrapper) -> LimitsSet:
+    """What an operator has set of limits, in one question."""
+    found = LimitsSet({}, {})
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "limits_set"))
+        for is_queue, name, rate, places in cursor.fetchall():
+            if is_queue:
+                found.queues[name] = rate, places
+            else:
+                found.rates[name] = rate
+    return found
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:
