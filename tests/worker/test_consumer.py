@@ -451,6 +451,7 @@ def test_what_came_with_the_wake_up_is_followed_by_what_else_will_start_soon(bro
 @in_redis
 def test_who_was_told_with_the_wake_up_that_there_is_nothing_does_not_ask_again(broker, monkeypatch):
     ours = consumer(broker)
+    ours.fill()  # from now on the server knows the script
     ours.listen()
     ours.hear()
     looks = []
