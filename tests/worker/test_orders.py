@@ -87,7 +87,7 @@ def test_a_worker_serves_one_queue_more_and_one_less(start_worker):
     worker = start_worker("-c", "1", "-Q", "a,b")
     assert control.add_consumer("c") == 1
     assert tasks.add.apply_async((1, 2), queue="c").get(timeout=20) == 3
-    assert row(worker).named_queues() == ["a", "b", "c"]
+    wait_until(lambda: row(worker).named_queues() == ["a", "b", "c"])  # its row says so at the next beat
     control.cancel_consumer("a")
     wait_until(lambda: row(worker).named_queues() == ["b", "c"])
     tasks.add.apply_async((1, 2), queue="b").get(timeout=20)
