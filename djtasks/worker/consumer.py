@@ -55,6 +55,7 @@ class Consumer:
         self.worker = worker
         self.options = options
         self.stopping = False
+        self.has_looked = False  # whether the last `fill` saw what there is: not if nothing may begin here now
         self.claims = Claims(broker, worker, options)
         self._is_fresh = is_fresh
         self._wake = wake
@@ -210,6 +211,7 @@ class Consumer:
         wanted, heard = self._wanted(unsettled), self._heard
         self._heard = None
         came = heard or 0
+        self.has_looked = wanted > 0
         if wanted > 0 and heard != 0:  # else the broker has just looked
             came += self._accept(self.claims.claim(max(wanted, self._passed_on)), unsettled)
         if not came and self.is_idle:

@@ -190,7 +190,7 @@ class Exchange:
             self.consumer.notify()
             return 0
         claimed = self.consumer.fill(self.ledger.pending)
-        if self.options.burst and not claimed and self.consumer.is_idle and self.is_fresh():
+        if self.options.burst and self.consumer.has_looked and not claimed and self.consumer.is_idle:
             self.consumer.stopping = not (self.ledger.pending or self.consumer.held)
             self.consumer.notify()
         return claimed

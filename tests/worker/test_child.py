@@ -39,6 +39,20 @@ def test_a_job_taken_before_its_worker_was_stopped_for_long_does_not_begin_as_it
     assert (outcome.state, journal.exists()) == (states.SUCCESS, True)
 
 
+def test_a_child_in_burst_stops_only_once_it_has_looked_into_the_queues(database):
+    """While the keeper has not said that we live, nothing may begin here; so nothing is looked for, either."""
+    child = Child("w.1", 0, Slots(1), WorkerOptions(pool="solo", queues=("default",), burst=True))
+    tasks.add.delay(1, 2)
+    ages = iter([3600.0, 3600.0])  # until after the look; then the keeper speaks
+    child.slots.beat()
+    child.slots.beat_age = lambda: next(ages, 0.0)
+    child.exchange.turn()
+    assert next(ages, None) is None
+    while not child.consumer.held:
+        assert not child.consumer.stopping
+        child.exchange.turn()
+
+
 @pytest.fixture
 def working(child):
     """The child with its I/O thread at work; this thread runs its jobs."""
