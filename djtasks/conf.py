@@ -12,7 +12,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -106,6 +106,7 @@ _NAMES: Kind = ("a text or a list of texts", _is_names)
 _DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
 _SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
 _SECRET: Kind = ("a text of 16 or more ASCII characters without spaces", _is_secret)
+SECRET: Final = frozenset({"METRICS_TOKEN"})
 _COUNT: Kind = ("a whole number above 0", _is_count)
 
 
@@ -175,7 +176,7 @@ class Settings:
     def problems(self) -> list[str]:
         """What is wrong with the values, a sentence each."""
         found = [
-            f"DJTASKS[{name!r}] must be {kind}, not {getattr(self, name)!r:.100}."
+            f"DJTASKS[{name!r}] must be {kind}{self._shown(name)}."
             for name, (kind, is_right) in EXPECTED.items()
             if not is_right(getattr(self, name))
         ]
@@ -185,6 +186,10 @@ class Settings:
                 f"WORKER_HEARTBEAT ({self.WORKER_HEARTBEAT} s), or workers that live are taken for dead."
             )
         return found
+
+    def _shown(self, name: str) -> str:
+        """What a wrong value is, for a sentence; nothing of one that nobody is to read."""
+        return "" if name in SECRET else f", not {getattr(self, name)!r:.100}"
 
     @property
     def broker_url(self) -> str:

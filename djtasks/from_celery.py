@@ -14,6 +14,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 
+from djtasks.code_schedules import OPTIONS
 from djtasks.conf import settings
 from djtasks.models import PeriodicTask
 from djtasks.models.fields import aware
@@ -23,7 +24,7 @@ MOST_URGENT: Final = 9  # of Celery's priorities; on Redis it is 0
 TABLE: Final = "django_celery_beat_periodictask"
 SAME: Final = frozenset(
     {
-        "imports", "timezone", "result_expires", "task_default_queue", "task_default_rate_limit", "task_acks_late",
+        "timezone", "result_expires", "task_default_queue", "task_default_rate_limit", "task_acks_late",
         "task_ignore_result", "task_track_started", "task_time_limit", "task_soft_time_limit", "task_always_eager",
         "task_eager_propagates", "task_allow_error_cb_on_chord_header", "worker_concurrency",
         "worker_prefetch_multiplier", "worker_max_tasks_per_child", "worker_max_memory_per_child",
@@ -118,6 +119,14 @@ def django_settings_of(source: Any, namespace: str) -> dict[str, Any]:
     return {name.removeprefix(prefix).lower(): getattr(source, name) for name in dir(source) if name.startswith(prefix)}
 
 
+def app_settings_of(app: Any) -> dict[str, Any]:
+    """What was set of a Celery app's settings: neither Celery's defaults nor what else stood where it read them."""
+    maps = getattr(app.conf, "maps", ())
+    usual = dict(maps[-1]) if maps else {}
+    given = {name: value for name, value in dict(app.conf.changes).items() if name == name.lower()}
+    return {name: value for name, value in given.items() if name not in usual or usual[name] != value}
+
+
 # Settings
 
 
@@ -129,7 +138,14 @@ def _take_over(found: Found, name: str, value: Any, inverts: bool) -> None:
     elif name in NEEDLESS:
         found.needless.append((name, NEEDLESS[name]))
     else:
-        found.remarks.append(f"{name} = {value!r:.100} has no counterpart that this command knows.")
+        found.remarks.append(f"{name} has no counterpart that this command knows.")  # its value may be a secret
+
+
+def _imports(found: Found, value: Any, _inverts: bool) -> None:
+    """`imports` and `include`, which Celery adds up."""
+    if value:
+        given = [value] if isinstance(value, str) else value
+        found.settings["IMPORTS"] = list(dict.fromkeys([*found.settings.get("IMPORTS", []), *given]))
 
 
 def _plain(value: Any) -> Any:
@@ -172,13 +188,21 @@ def _turned(priority: Any, inverts: bool) -> Any:
 
 def _routes(found: Found, value: Any, inverts: bool) -> None:
     routes: dict[str, Any] = {}
-    for each in value if isinstance(value, (list, tuple)) else [value]:
+    for given in value if isinstance(value, (list, tuple)) else [value]:
+        each = dict(given) if _are_pairs(given) else given
         if isinstance(each, Mapping):
             routes |= {str(name): _route(found, str(name), one, inverts) for name, one in each.items()}
         else:
             found.remarks.append(f"The router {each!r} goes into TASK_ROUTES as it is: it is called in the same way.")
     if routes:
         found.settings["TASK_ROUTES"] = routes
+
+
+def _are_pairs(given: Any) -> bool:
+    """Whether routes are given as Celery takes them where their order counts: [(name, route), …]."""
+    return isinstance(given, (list, tuple)) and all(
+        isinstance(each, (list, tuple)) and len(each) == 2 for each in given
+    )
 
 
 def _route(found: Found, name: str, given: Any, inverts: bool) -> Any:
@@ -199,19 +223,25 @@ def _beat_schedule(found: Found, value: Any, inverts: bool) -> None:
     entries = {}
     for name, entry in dict(value or {}).items():
         try:
-            entries[name] = {**_entry(entry, inverts), "schedule": schedule_of(entry["schedule"])}
+            entries[name] = {**_entry(found, name, entry, inverts), "schedule": schedule_of(entry["schedule"])}
         except (KeyError, ValueError, TypeError) as error:
             found.remarks.append(f"beat_schedule[{name!r}] is left out: {error}")
     if entries:
         found.settings["BEAT_SCHEDULE"] = entries
 
 
-def _entry(given: Mapping[str, Any], inverts: bool) -> dict[str, Any]:
-    entry = {key: given[key] for key in ("task", "args", "kwargs", "options") if key in given}
-    options = dict(entry.get("options") or {})
+def _entry(found: Found, name: str, given: Mapping[str, Any], inverts: bool) -> dict[str, Any]:
+    entry = {key: given[key] for key in ("task", "args", "kwargs") if key in given}
+    options = dict(given.get("options") or {})
+    lost = [key for key in options if key not in OPTIONS]
+    if given.get("relative"):
+        lost.append("relative")
+    if lost:
+        found.remarks.append(f"beat_schedule[{name!r}]: {', '.join(sorted(lost))} means nothing here.")
     if "priority" in options:
-        entry["options"] = {**options, "priority": _turned(options["priority"], inverts)}
-    return entry
+        options["priority"] = _turned(options["priority"], inverts)
+    kept = {key: value for key, value in options.items() if key not in lost}
+    return {**entry, "options": kept} if kept else entry
 
 
 def schedule_of(given: Any) -> Any:
@@ -239,6 +269,7 @@ def _cron_field(given: Any, name: str) -> Any:
 
 _READERS: Final[Mapping[str, Callable[[Found, Any, bool], None]]] = {
     "broker_url": _broker_url,
+    "imports": _imports,
     "beat_schedule": _beat_schedule,
     "task_routes": _routes,
     "task_default_priority": _priority,

@@ -12,7 +12,7 @@ from djtasks.backend import DjtasksBackend, exceptions, signals
 from djtasks.control import revoke
 from djtasks.exceptions import DuplicateTask
 from djtasks.models import Job
-from djtasks.testing import eager, run_jobs
+from djtasks.testing import CapturedJobs, eager, run_jobs
 from tests import djangos_tasks as declared
 from tests.waiting import wait_until
 
@@ -285,3 +285,12 @@ def test_a_real_worker_runs_it(database, start_worker):
 
     wait_until(running, what="the results")
     assert [each.return_value for each in results[:2]] == [6, 8]
+
+
+def test_what_was_queued_of_a_task_is_found_by_that_task(db):
+    with CapturedJobs() as jobs:
+        declared.double.enqueue(21)
+    jobs.assert_enqueued(declared.double, args=[21])
+    jobs.assert_not_enqueued(declared.fail)
+    with pytest.raises(AssertionError, match=r"1 and not 0 of tests\.djangos_tasks\.double were queued"):
+        jobs.assert_not_enqueued(declared.double)

@@ -287,3 +287,10 @@ def test_each_check_is_in_the_list_of_the_documents():
     found = [re.findall(r'id="(djtasks\.[EW]\d+)"', path.read_text()) for path in root.rglob("*.py")]
     listed = re.findall(r"^\| `(djtasks\.[EW]\d+)`", (root.parent / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted({code for each in found for code in each}) == sorted(listed)
+
+
+def test_a_token_that_is_refused_is_not_shown(settings):
+    settings.DJTASKS = {**settings.DJTASKS, "METRICS_TOKEN": "tooshort"}
+    (problem,) = ours.check_settings()
+    assert "DJTASKS['METRICS_TOKEN'] must be a text of 16 or more ASCII characters" in problem.msg
+    assert "tooshort" not in problem.msg

@@ -218,6 +218,50 @@ def test_it_reads_another_namespace_or_an_app(db, settings):
         assert "'WORKER_CONCURRENCY': 7" in run("--app", "celery_project:app")
 
 
+def test_of_an_app_neither_its_defaults_are_read_nor_what_else_stands_in_djangos_settings(db):
+    """`app.conf.changes` gives all of that, where the app reads `django.conf:settings`."""
+    usual = {"task_acks_late": False, "task_time_limit": None}
+    changes = {**usual, "task_time_limit": 30, "CELERY_TASK_TIME_LIMIT": 30, "SECRET_KEY": "nobody's business"}
+    app = SimpleNamespace(conf=SimpleNamespace(changes=changes, maps=[changes, usual]))
+    with module("celery_project", app=app):
+        said = run("--app", "celery_project:app")
+    assert "'TASK_TIME_LIMIT': 30" in said
+    assert "ACKS_LATE" not in said
+    assert "SECRET_KEY" not in said
+
+
+def test_the_value_of_a_setting_that_it_does_not_know_is_not_shown(db, settings):
+    settings.CELERY_BROKER_READ_URL = "redis://:nobodys-business@host/1"
+    said = run()
+    assert "broker_read_url has no counterpart" in said
+    assert "nobodys-business" not in said
+
+
+def test_modules_to_import_add_up(db):
+    found = found_in({"imports": ("shop.a", "shop.b"), "include": ["shop.b", "shop.c"]})
+    assert found.settings["IMPORTS"] == ["shop.a", "shop.b", "shop.c"]
+
+
+def test_routes_given_as_pairs_keep_their_order_and_have_their_priorities_turned(db):
+    pairs = [("shop.mail_*", {"queue": "mail"}), ("shop.add", {"queue": "fast", "priority": 0})]
+    found = found_in({"broker_url": "redis://", "task_routes": (pairs,)})
+    assert list(found.settings["TASK_ROUTES"].items()) == [
+        ("shop.mail_*", {"queue": "mail"}),
+        ("shop.add", {"queue": "fast", "priority": 9}),
+    ]
+
+
+def test_options_of_an_entry_that_mean_nothing_here_are_named_and_left_out(db):
+    entry = {"task": "shop.a", "schedule": 30.0, "relative": True, "options": {"countdown": 3, "queue": "slow"}}
+    found = found_in({"beat_schedule": {"often": entry}})
+    assert found.settings["BEAT_SCHEDULE"]["often"] == {
+        "task": "shop.a",
+        "schedule": 30.0,
+        "options": {"queue": "slow"},
+    }
+    assert found.remarks == ["beat_schedule['often']: countdown, relative means nothing here."]
+
+
 def test_an_app_that_there_is_not_is_an_error(db):
     with pytest.raises(CommandError, match=r"There is no Celery app 'no\.such:app'"):
         run("--app", "no.such:app")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connections, transaction
 
-from djtasks import chord, send_task
+from djtasks import chord, send_task, shared_task
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.models import Job, PeriodicTask
 from djtasks.testing import CapturedJobs, run_jobs, worker
@@ -106,6 +106,24 @@ def test_schedules_send_their_ticks(db):
     jobs = Job.objects.filter(periodic_task="often")
     assert set(jobs.values_list("state", "result")) == {("SUCCESS", "3")}
     assert PeriodicTask.objects.get(name="often").total_run_count == 6
+
+
+@pytest.mark.upkeep
+def test_schedules_of_the_code_send_their_ticks_and_our_own_none(db, own_tasks, settings):
+    runs = []
+
+    @shared_task(name="tests.hourly", schedule=timedelta(minutes=30))
+    def hourly():
+        runs.append("beside a task")
+
+    @shared_task(name="tests.in_settings")
+    def in_settings():
+        runs.append("in the settings")
+
+    entry = {"task": "tests.in_settings", "schedule": 600}
+    settings.DJTASKS = {**settings.DJTASKS, "BEAT_SCHEDULE": {"often": entry}}
+    assert run_jobs(until=timedelta(minutes=61)) == 8
+    assert (runs.count("beside a task"), runs.count("in the settings")) == (2, 6)
 
 
 def test_a_schedule_that_runs_once_runs_once(db):

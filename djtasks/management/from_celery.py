@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 
-from djtasks.from_celery import Found, as_source, django_settings_of, found_in, write
+from djtasks.from_celery import Found, app_settings_of, as_source, django_settings_of, found_in, write
 from djtasks.management.tables import printable
 from djtasks.masking import masked_url
 
@@ -31,7 +31,7 @@ def look(given: Mapping[str, Any]) -> Found:
     module, _, name = given["app"].partition(":")
     try:
         app = getattr(import_module(module), name or "app")
-        return found_in(dict(app.conf.changes))
+        return found_in(app_settings_of(app))
     except (ImportError, AttributeError) as error:
         raise ValueError(f"There is no Celery app {given['app']!r}: {error}") from error
 

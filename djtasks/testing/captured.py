@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from djtasks import encoding, publish
 from djtasks.message import Message
 from djtasks.task import Task
 
 _ANYTHING: Final[Any] = object()
+
+
+class DjangosTask(Protocol):
+    """A task of `django.tasks`, whose `name` is that of its function alone."""
+
+    @property
+    def module_path(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class CapturedJobs:
 
     def assert_enqueued(
         self,
-        task: Task[Any, Any] | str,
+        task: Task[Any, Any] | DjangosTask | str,
         args: Sequence[Any] = _ANYTHING,
         kwargs: Mapping[str, Any] = _ANYTHING,
         *,
@@ -99,7 +106,7 @@ class CapturedJobs:
 
     def assert_not_enqueued(
         self,
-        task: Task[Any, Any] | str,
+        task: Task[Any, Any] | DjangosTask | str,
         args: Sequence[Any] = _ANYTHING,
         kwargs: Mapping[str, Any] = _ANYTHING,
         **fields: Any,
@@ -123,5 +130,7 @@ class CapturedJobs:
         self.jobs += map(CapturedJob, messages)
 
 
-def _name_of(task: Task[Any, Any] | str) -> str:
-    return task if isinstance(task, str) else task.name
+def _name_of(task: Task[Any, Any] | DjangosTask | str) -> str:
+    if isinstance(task, str):
+        return task
+    return task.name if isinstance(task, Task) else task.module_path
