@@ -106,7 +106,7 @@ _NAMES: Kind = ("a text or a list of texts", _is_names)
 _DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
 _SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
 _SECRET: Kind = ("a text of 16 or more ASCII characters without spaces", _is_secret)
-SECRET: Final = frozenset({"METRICS_TOKEN"})
+NEVER_SHOWN: Final = frozenset({"METRICS_TOKEN"})
 _COUNT: Kind = ("a whole number above 0", _is_count)
 
 
@@ -189,7 +189,7 @@ class Settings:
 
     def _shown(self, name: str) -> str:
         """What a wrong value is, for a sentence; nothing of one that nobody is to read."""
-        return "" if name in SECRET else f", not {getattr(self, name)!r:.100}"
+        return "" if name in NEVER_SHOWN else f", not {getattr(self, name)!r:.100}"
 
     @property
     def broker_url(self) -> str:

@@ -350,10 +350,8 @@ def _moment(text: str) -> datetime | None:
         if moment is not None and moment.tzinfo is None:
             moment = timezone.make_aware(moment, timezone.get_current_timezone())
         moment = moment.astimezone(UTC) if moment is not None else None
-        is_near = (
-            moment is not None and datetime.min.year < moment.year < datetime.max.year
-        )  # so in any other zone, too
-        return moment if is_near else None
+        # One of the first or the last year may have none in another zone.
+        return moment if moment is not None and datetime.min.year < moment.year < datetime.max.year else None
     except (ValueError, OverflowError):
         return None
 
