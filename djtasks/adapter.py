@@ -13,7 +13,7 @@ from typing import Any, Final
 from asgiref.sync import iscoroutinefunction
 
 from djtasks import encoding, registry, states
-from djtasks.backend import UNSET, DjtasksBackend, DjtasksTask, exceptions, signals, tasks
+from djtasks.backend import UNSET, DjtasksBackend, DjtasksTask, exceptions, signals, task_backends, tasks
 from djtasks.brokers import get_broker
 from djtasks.exceptions import WorkerLostError
 from djtasks.message import Message, sent_at
@@ -67,8 +67,9 @@ class DjangoTask(Task[..., Any]):
         request: Request = self.request
         began = request.begun_at or utc_now()
         earlier = json.loads(request.attempts)
+        task = _as_called(self, request.message)
         return tasks.TaskResult(
-            task=_as_called(self, request.message),
+            task=task,
             id=request.id,
             status=Status.RUNNING,
             enqueued_at=sent_at(request.id or ""),
@@ -77,7 +78,7 @@ class DjangoTask(Task[..., Any]):
             last_attempted_at=began,
             args=list(request.args),
             kwargs=dict(request.kwargs),
-            backend=self.declared.backend,
+            backend=task.backend,
             errors=_errors_of(earlier),
             worker_ids=[*(each["worker"] for each in earlier), request.hostname or ""],
         )
@@ -143,7 +144,7 @@ def result_of(backend: DjtasksBackend, job_id: str) -> Any:
     begun = row.started_at if attempts else None
     first = datetime.fromisoformat(attempts[0]["start"]) if attempts and attempts[0]["start"] else begun
     result = tasks.TaskResult(
-        task=_as_called(task, row),
+        task=_as_called(task, row, backend.alias),
         id=row.pk,
         status=_STATUSES.get(row.state, Status.READY),
         enqueued_at=row.created_at,
@@ -179,13 +180,28 @@ def _row_of(message: Message, sent: datetime | None) -> Job:
     )  # fmt: skip
 
 
-def _as_called(task: DjangoTask, job: Any) -> Any:
-    """The task as it was called: with the queue, the priority and the time of a job's row or message."""
+def _as_called(task: DjangoTask, job: Any, alias: str | None = None) -> Any:
+    """The task as it was called: with the queue, the priority and the time of a job's row or message.
+
+    Jobs do not keep by which alias of TASKS they were called: it is `alias`, else one whose queues fit.
+    """
     declared = task.declared
     eta = job.run_at if isinstance(job, Job) else job.eta
-    allowed = declared.get_backend().queues
-    queue = job.queue if not allowed or job.queue in allowed else declared.queue_name  # a route has sent it elsewhere
-    return replace(declared, queue_name=queue, priority=job.priority, run_after=eta)
+    asked = [alias or declared.backend, *_aliases()]
+    backend = next((each for each in asked if _takes(each, job.queue)), None)
+    if backend is None:  # a route has sent it elsewhere
+        return replace(declared, priority=job.priority, run_after=eta)
+    return replace(declared, backend=backend, queue_name=job.queue, priority=job.priority, run_after=eta)
+
+
+def _aliases() -> list[str]:
+    """The aliases of TASKS that are djtasks."""
+    return [each.alias for each in task_backends.all() if isinstance(each, DjtasksBackend)]
+
+
+def _takes(alias: str, queue: str) -> bool:
+    queues = task_backends[alias].queues
+    return not queues or queue in queues
 
 
 def _call_options(task: Any) -> dict[str, Any]:
@@ -216,15 +232,18 @@ def _tell(signal: Any, task: DjangoTask, result: Any) -> None:
 
 
 def _ended_eagerly(result: Any, handle: EagerResult[Any]) -> Any:
-    now = utc_now()
+    began = [datetime.fromisoformat(each["start"]) for each in handle.attempts] or [result.enqueued_at]
+    errors = _errors_of(handle.attempts)
+    if handle.failed() and isinstance(handle.result, BaseException):
+        errors = [*_errors_of(handle.attempts[:-1]), _error_of(handle.result)]
     ended = replace(
         result,
         status=_STATUSES.get(handle.state, Status.READY),
-        started_at=result.enqueued_at,
-        last_attempted_at=result.enqueued_at,
-        finished_at=now,
-        errors=[_error_of(handle.result)] if isinstance(handle.result, BaseException) else [],
-        worker_ids=["eager"],
+        started_at=began[0],
+        last_attempted_at=began[-1],
+        finished_at=utc_now(),
+        errors=errors,
+        worker_ids=[each["worker"] for each in handle.attempts],
     )
     return _with_value(ended, handle.result) if ended.status == Status.SUCCESSFUL else ended
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final
 
+from django.apps import apps
 from django.core import checks
 
 from djtasks import registry
@@ -21,6 +22,7 @@ _DJANGO: Final = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 tasks: Any = import_module(f"{_DJANGO}.base")
 signals: Any = import_module(f"{_DJANGO}.signals")
 exceptions: Any = import_module(f"{_DJANGO}.exceptions")
+task_backends: Any = import_module(_DJANGO).task_backends
 _backends: Any = import_module(f"{_DJANGO}.backends.base")
 
 UNSET: Final[Any] = object()
@@ -81,8 +83,14 @@ class DjtasksBackend(_backends.BaseTaskBackend):  # type: ignore[misc]
         return self._adapter().result_of(self, result_id)
 
     def check(self, **kwargs: Any) -> Iterator[checks.CheckMessage]:
-        """The settings of djtasks stand in one place."""
+        """The app is installed, and the settings of djtasks stand in one place."""
         yield from super().check(**kwargs)
+        if not apps.is_installed("djtasks"):
+            yield checks.Error(
+                f"TASKS[{self.alias!r}] is djtasks, which INSTALLED_APPS does not name.",
+                hint='Add "djtasks" to INSTALLED_APPS, then: manage.py migrate djtasks.',
+                id="djtasks.E015",
+            )
         if self.options:
             names = ", ".join(sorted(map(str, self.options)))
             yield checks.Error(

@@ -217,6 +217,8 @@ def _unknown_task(entry: code_schedules.Entry, task: str) -> checks.CheckMessage
 @checks.register("djtasks")
 def check_tasks(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Each task's own options make sense together, and with the settings."""
+    if not conf.is_readable():
+        return []
     return [*_misspelt_options(), *_contrary_limits()]
 
 
@@ -249,10 +251,15 @@ def _misspelt_options() -> list[checks.CheckMessage]:
     ]
 
 
+def is_asked(databases: Any) -> bool:
+    """Whether the database of djtasks is among those that checks may ask; of wrong settings E001 and E003 tell."""
+    return conf.is_readable() and settings.DATABASE in (databases or []) and not _check_database()
+
+
 @checks.register("djtasks", checks.Tags.database)
 def check_sqlite_options(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """SQLite, where several processes write, wants a timeout and transactions that begin with their lock."""
-    if settings.DATABASE not in (databases or []) or connections[settings.DATABASE].vendor != "sqlite":
+    if not is_asked(databases) or connections[settings.DATABASE].vendor != "sqlite":
         return []
     options = connections.settings[settings.DATABASE].get("OPTIONS", {})
     if options.get("transaction_mode") == "IMMEDIATE" and options.get("timeout", 0) >= 5:
@@ -274,7 +281,7 @@ def check_server_isolation(app_configs: Any = None, databases: Any = None, **kwa
         "postgresql": "SELECT current_setting('default_transaction_isolation')",
         "mysql": "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
     }
-    if settings.DATABASE not in (databases or []) or _check_isolation():
+    if not is_asked(databases) or _check_isolation():
         return []
     connection = connections[settings.DATABASE]
     options = connection.settings_dict.get("OPTIONS", {})
@@ -289,7 +296,7 @@ def check_server_isolation(app_configs: Any = None, databases: Any = None, **kwa
 @checks.register("djtasks", checks.Tags.database)
 def check_broker_server(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """The broker's server keeps what it takes: asked only with `check --database`, and at the start of a worker."""
-    if settings.DATABASE not in (databases or []) or _check_broker():
+    if not is_asked(databases) or _check_broker():
         return []
     try:
         errors, warnings = get_broker().check()

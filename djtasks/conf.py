@@ -89,6 +89,10 @@ def _is_names(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, Iterable) and all(isinstance(each, str) for each in value))
 
 
+def _is_modules(value: object) -> bool:
+    return _is_names(value) and all(part.isidentifier() for name in as_names(value) for part in name.split("."))  # type: ignore[arg-type]
+
+
 def _is_addresses(value: object) -> bool:
     return isinstance(value, (list, tuple, set, str)) and all("@" in each for each in as_names(value))
 
@@ -103,6 +107,7 @@ _TEXT: Kind = ("a text", lambda value: isinstance(value, str) and bool(value))
 _BOOLEAN: Kind = ("True or False", lambda value: isinstance(value, bool))
 _MAPPING: Kind = ("a dict", lambda value: isinstance(value, Mapping))
 _NAMES: Kind = ("a text or a list of texts", _is_names)
+_MODULES: Kind = ("a module's name, such as 'shop.jobs', or a list of them", _is_modules)
 _DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
 _SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
 _SECRET: Kind = ("a text of 16 or more ASCII characters without spaces", _is_secret)
@@ -123,8 +128,8 @@ EXPECTED: Mapping[str, Kind] = MappingProxyType(
         "DATABASE": _TEXT,
         "RESULT_EXPIRES": _or_none(_DURATION),
         "ENQUEUE_ON_COMMIT": ('"outbox", True or False', lambda value: value in ("outbox", True, False)),
-        "AUTODISCOVER_MODULES": _NAMES,
-        "IMPORTS": _NAMES,
+        "AUTODISCOVER_MODULES": _MODULES,
+        "IMPORTS": _MODULES,
         "TASK_DEFAULT_QUEUE": _TEXT,
         "TASK_DEFAULT_PRIORITY": (
             "a whole number from -100 to 100",
@@ -172,6 +177,11 @@ class Settings:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"DJTASKS has no setting {name!r}.{nearest(name)}")
+
+    def modules(self, name: str) -> list[str]:
+        """The modules that this setting names; none if it cannot be right, which `problems` tells."""
+        given = getattr(self, name)
+        return as_names(given) if _is_modules(given) else []
 
     def problems(self) -> list[str]:
         """What is wrong with the values, a sentence each."""
@@ -222,6 +232,11 @@ def seconds(duration: float | timedelta | None) -> float | None:
 @cache
 def _current() -> Settings:
     return Settings(getattr(django_settings, "DJTASKS", {}))
+
+
+def is_readable() -> bool:
+    """Whether DJTASKS is a dict; if it is none, a check says so, and whoever reads a setting gets an error."""
+    return isinstance(getattr(django_settings, "DJTASKS", {}), Mapping)
 
 
 class _CurrentSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ from djtasks.exceptions import ChordError
 from djtasks.execution import Execution
 from djtasks.follow_ups import Member, in_order, options_of, visible_id
 from djtasks.message import Delivery, Message, NewGroup, Outcome
+from djtasks.models.attempts import attempts_after
+from djtasks.models.fields import utc_now
 from djtasks.plan import Given, Plan, place_of_caller
 from djtasks.request import Request
 from djtasks.result import EagerResult, GroupResult, line_of
@@ -70,13 +73,14 @@ class EagerRun:
 
     def _execute(self, message: Message) -> Execution:
         """One job, with all its retries, at once."""
-        following: Message | None = message
+        delivery = Delivery(message, HOSTNAME, 1)
         token = _around.set(self)
         try:
-            while following is not None:
-                delivery = Delivery(following, HOSTNAME, 1)
+            execution = Execution(delivery, hostname=HOSTNAME, is_eager=True, workflow=self)
+            while (following := execution.run().next) is not None:
+                earlier = attempts_after(execution.outcome, utc_now())
+                delivery = Delivery(following, HOSTNAME, delivery.token + 1, attempts=earlier)
                 execution = Execution(delivery, hostname=HOSTNAME, is_eager=True, workflow=self)
-                following = execution.run().next
         finally:
             _around.reset(token)
         return execution
@@ -174,9 +178,12 @@ def _result_of(job_id: str, name: str, outcome: Outcome, execution: Execution) -
     """The same value that a worker's result would have: tuples are lists, and so on."""
     failure = outcome.failure
     if failure is not None:
-        return EagerResult(job_id, execution.error, outcome.state, traceback=failure.traceback, name=name)
-    value = encoding.decode(outcome.result) if outcome.result is not None else execution.value
-    return EagerResult(job_id, value, outcome.state, name=name)
+        value, traceback = execution.error, failure.traceback
+    else:
+        value = encoding.decode(outcome.result) if outcome.result is not None else execution.value
+        traceback = None
+    attempts = json.loads(attempts_after(outcome, utc_now()))
+    return EagerResult(job_id, value, outcome.state, traceback=traceback, name=name, attempts=attempts)
 
 
 def _member(outcome: Outcome, execution: Execution) -> Member:

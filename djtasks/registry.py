@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from djtasks.conf import as_names, settings
-from djtasks.exceptions import DuplicateTask, NotRegistered
+from djtasks.conf import settings
+from djtasks.exceptions import DuplicateTask, ImproperlyConfigured, NotRegistered
 
 if TYPE_CHECKING:
     from djtasks.task import Task
@@ -78,15 +78,18 @@ def autodiscover() -> None:
     """Import the `AUTODISCOVER_MODULES` of all installed apps, and `IMPORTS`.
 
     Of a package, all modules are imported but those named `test…`, `conftest` or `_…`. An app
-    without such a module is passed over; an error inside one is raised as it is.
+    without such a module is passed over; an error inside one is raised as it is. Raises ImproperlyConfigured for a
+    module of `IMPORTS` that is not there.
     """
     while _to_register:
         _to_register.pop(0)()
     for config in apps.get_app_configs():
-        for module in as_names(settings.AUTODISCOVER_MODULES):
+        for module in settings.modules("AUTODISCOVER_MODULES"):
             if _exists(f"{config.name}.{module}"):
                 _import_with_submodules(f"{config.name}.{module}")
-    for module in as_names(settings.IMPORTS):
+    for module in settings.modules("IMPORTS"):
+        if not _exists(module):
+            raise ImproperlyConfigured(f"DJTASKS['IMPORTS'] names the module {module!r}, which there is not.")
         import_module(module)
 
 

@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks.brokers import get_broker
-from djtasks.checks import check_broker_server, check_settings
+from djtasks.checks import check_broker_server, check_settings, is_asked
 from djtasks.conf import settings
 from djtasks.models import Job
 
@@ -30,7 +30,7 @@ OLDEST: Final[Mapping[str, tuple[Version, str]]] = MappingProxyType(
 @checks.register("djtasks", checks.Tags.database)
 def check_version(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """The database knows the statements by which jobs are claimed."""
-    if settings.DATABASE not in (databases or []):
+    if not is_asked(databases):
         return []
     product, version = _version_of(connections[settings.DATABASE])
     return too_old(product, version)
@@ -64,8 +64,10 @@ def _version_of(connection: BaseDatabaseWrapper) -> tuple[str, Version]:
 @checks.register("djtasks", checks.Tags.database)
 def check_tables(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Of another database than the default one it is easily forgotten that it has to be migrated, too."""
+    if not is_asked(databases):
+        return []
     alias = settings.DATABASE
-    if alias == DEFAULT_DB_ALIAS or alias not in (databases or []):
+    if alias == DEFAULT_DB_ALIAS:
         return []
     with connections[alias].cursor() as cursor:
         if Job._meta.db_table in connections[alias].introspection.table_names(cursor):
@@ -84,7 +86,7 @@ def check_tables(app_configs: Any = None, databases: Any = None, **kwargs: Any) 
 def check_broker_at_deploy(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """A Redis that may throw jobs away is found out before the site goes live; `check --database` asks, too."""
     # From Django 6.1 on all databases are named where nobody asked for any: better told twice than not at all.
-    has_been_asked = django.VERSION < (6, 1) and settings.DATABASE in (databases or [])
+    has_been_asked = django.VERSION < (6, 1) and is_asked(databases)
     if has_been_asked or any(each.level >= checks.ERROR for each in check_settings()):
         return []
     return [] if get_broker().transactional else check_broker_server(databases=[settings.DATABASE])

@@ -8,17 +8,18 @@ from django.core.checks import run_checks
 from django.db import transaction
 
 from djtasks import backend, registry, shared_task
-from djtasks.backend import DjtasksBackend, exceptions, signals
+from djtasks.backend import _DJANGO, DjtasksBackend, exceptions, signals
 from djtasks.control import revoke
 from djtasks.exceptions import DuplicateTask
 from djtasks.models import Job
 from djtasks.testing import CapturedJobs, eager, run_jobs
 from tests import djangos_tasks as declared
+from tests.site import Site
 from tests.waiting import wait_until
 
 Status = backend.tasks.TaskResultStatus
 InvalidTask = getattr(exceptions, "InvalidTask", None) or exceptions.InvalidTaskError  # as django-tasks calls it
-handler = backend.import_module(backend._DJANGO).task_backends
+handler = backend.import_module(_DJANGO).task_backends
 
 
 @pytest.fixture
@@ -229,6 +230,43 @@ def test_in_eager_mode_it_is_run_at_once(database, told):
         good, bad = declared.double.enqueue(4), declared.fail.enqueue()
     assert (good.status, good.return_value, good.attempts) == (Status.SUCCESSFUL, 8, 1)
     assert (bad.status, bad.errors[0].exception_class) == (Status.FAILED, ValueError)
+    assert good.enqueued_at <= good.started_at <= good.finished_at
+
+
+def test_in_eager_mode_too_a_task_is_told_of_its_attempts(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(registry.get("tests.djangos_tasks.tell_context")), "autoretry_for", [OSError])
+    path = tmp_path / "notes"
+    with eager():
+        result = declared.tell_context.enqueue(str(path), tries=3)
+    assert [line.split()[0] for line in path.read_text().splitlines()] == ["1", "2", "3"]
+    assert (result.status, result.return_value, result.attempts) == (Status.SUCCESSFUL, 3, 3)
+    assert [each.exception_class for each in result.errors] == [OSError, OSError]
+    assert result.started_at < result.last_attempted_at
+
+
+def test_a_job_tells_of_the_queue_that_it_was_called_for_by_another_alias(database, settings):
+    ours = {"BACKEND": "djtasks.backend.DjtasksBackend"}
+    settings.TASKS = {"default": ours, "all": {**ours, "QUEUES": []}}
+    sent = declared.attempt_of.using(backend="all", queue_name="side").enqueue()
+    assert handler["all"].get_result(sent.id).task == sent.task
+    seen = []
+
+    def receiver(task_result, **kwargs):
+        seen.append((task_result.task, task_result.backend))
+
+    signals.task_started.connect(receiver)
+    run_jobs()
+    signals.task_started.disconnect(receiver)
+    assert seen == [(sent.task, "all")]
+
+
+def test_a_site_that_names_the_backend_and_has_not_installed_the_app_is_told(tmp_path):
+    site = Site(tmp_path)
+    apps = [_DJANGO] if _DJANGO == "django_tasks" else []
+    tasks = {"default": {"BACKEND": "djtasks.backend.DjtasksBackend"}}
+    site.settings(more=f"INSTALLED_APPS = {apps}\nTASKS = {tasks}\n")
+    finished = site.manage("check")
+    assert "(djtasks.E015) TASKS['default'] is djtasks, which INSTALLED_APPS does not name." in finished.stderr
 
 
 def test_it_is_a_task_like_others(database):

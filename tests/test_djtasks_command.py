@@ -499,6 +499,13 @@ def test_call_says_what_is_wrong_with_the_arguments(database, arguments, said):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_call_of_a_task_that_is_all_but_named_like_another_asks_whether_that_is_meant(database):
+    with pytest.raises(CommandError, match=r"No task 'tests\.tasks\.ad' .* Did you mean 'tests\.tasks\.add'\?"):
+        djtasks("call", "tests.tasks.ad", "-a", "[1, 2]")
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_call_waits_for_the_result_if_asked_to(database, start_worker):
     start_worker("-c", "1")
     assert djtasks("call", "tests.tasks.add", "-a", "[20, 22]", "--wait") == ["SUCCESS: 42"]
@@ -524,6 +531,13 @@ def test_revoke_cancels_what_waits(database):
     assert djtasks("revoke", waits.id, ended.id) == ["1 job(s) will not run any more. 1 had ended before."]
     run_jobs()
     assert waits.state == "REVOKED"
+    said = "0 job(s) will not run any more. Nobody knows unknown: a wrong id, or it ended and was pruned."
+    assert djtasks("revoke", "unknown") == [said]
+    assert as_json("revoke", "nobodys", ended.id) == {
+        "revoked": [],
+        "ended_before": [ended.id],
+        "unknown": ["nobodys"],
+    }
     with pytest.raises(CommandError, match="no signal 'SIGWHAT'"):
         djtasks("revoke", waits.id, "--terminate", "--signal", "SIGWHAT")
 

@@ -76,7 +76,25 @@ def test_a_missing_module_of_imports_fails_the_start(site):
     site.settings(IMPORTS=["no_such_module"])
     finished = site.manage("check")
     assert finished.returncode != 0
-    assert "No module named 'no_such_module'" in finished.stderr
+    assert "DJTASKS['IMPORTS'] names the module 'no_such_module', which there is not." in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('DJTASKS = ["database://"]', "DJTASKS must be a dict, not list."),
+        ("DJTASKS = {'IMPORTS': 5}", "(djtasks.E007) DJTASKS['IMPORTS'] must be a module's name"),
+        ("DJTASKS = {'IMPORTS': ['.jobs']}", "(djtasks.E007) DJTASKS['IMPORTS'] must be a module's name"),
+        ("DJTASKS = {'AUTODISCOVER_MODULES': 5}", "(djtasks.E007) DJTASKS['AUTODISCOVER_MODULES'] must be a module's"),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["check", "--deploy", "--database", "default"], ["runworker"]])
+def test_settings_that_cannot_be_read_are_told_by_a_check_and_not_by_a_traceback(site, more, said, command):
+    site.settings(more=more)
+    finished = site.manage(*command)
+    assert finished.returncode != 0
+    assert said in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_name_taken_twice_fails_the_start_and_names_both(site):

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, Final
 
 from django.core.management.base import CommandError
@@ -14,8 +15,10 @@ from django.utils.dateparse import parse_datetime
 from djtasks import control, registry, send_task
 from djtasks.exceptions import TimeoutError as NotReady
 from djtasks.management.jobs import Action, Answer, Given
+from djtasks.management.workers import registered
 from djtasks.models import Job
 from djtasks.result import AsyncResult
+from djtasks.why import why
 
 LONGEST_WAIT: Final = 60.0  # seconds of --wait without a number
 
@@ -45,6 +48,8 @@ def call(given: Given) -> tuple[str, Answer]:
     names = ("eta", "countdown", "expires", "queue", "priority")
     options = {name: given[name] for name in names if given[name] is not None}
     task = registry.find(given["name"])
+    if task is None:
+        _refuse_slip(given["name"])
     try:
         # By name too where the task is known: then its arguments are looked at here.
         sent = (
@@ -61,6 +66,17 @@ def call(given: Given) -> tuple[str, Answer]:
     except NotReady:
         raise CommandError(f"{sent.id} has not ended within {given['wait']:g} seconds: djtasks why {sent.id}") from None
     return _told(sent)
+
+
+def _refuse_slip(name: str) -> None:
+    """A task that only workers know may be called, but hardly one that is all but named like another."""
+    known = [str(each) for each, *_ in registered()[1]]
+    close = get_close_matches(name, known, n=1, cutoff=0.85)
+    if close and name not in known:
+        raise ValueError(
+            f"No task {name!r} is known here, nor to a worker that lives. Did you mean {close[0]!r}? "
+            "If not: djtasks.send_task() in a shell sends it all the same."
+        )
 
 
 def add_result(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +99,15 @@ def add_revoke(parser: argparse.ArgumentParser) -> None:
 
 def revoke(given: Given) -> tuple[str, Answer]:
     """Cancel jobs. Raises ValueError for a signal that there is not."""
-    ended = set(Job.objects.finished().filter(pk__in=given["ids"]).values_list("pk", flat=True))
-    control.revoke(given["ids"], terminate=given["terminate"], signal=given["signal"])
-    asked = [each for each in given["ids"] if each not in ended]
+    ids = list(dict.fromkeys(given["ids"]))
+    ended = set(Job.objects.finished().filter(pk__in=ids).values_list("pk", flat=True))
+    unknown = [each for each in ids if each not in ended and why(each)[0].kind == "unknown"]
+    control.revoke(ids, terminate=given["terminate"], signal=given["signal"])
+    asked = [each for each in ids if each not in ended and each not in unknown]
     also = f" {len(ended)} had ended before." if ended else ""
-    return f"{len(asked)} job(s) will not run any more.{also}", {"revoked": asked, "ended_before": sorted(ended)}
+    also += f" Nobody knows {', '.join(unknown)}: a wrong id, or it ended and was pruned." if unknown else ""
+    answer = {"revoked": asked, "ended_before": sorted(ended), "unknown": unknown}
+    return f"{len(asked)} job(s) will not run any more.{also}", answer
 
 
 def _told(handle: AsyncResult[Any]) -> tuple[str, Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from djtasks import states
@@ -9,14 +10,22 @@ from djtasks.result.handles import AsyncResult, Value
 
 
 class EagerResult(AsyncResult[Value]):
-    """The outcome of a job that ran in the caller's process; nothing is stored."""
+    """The outcome of a job that ran in the caller's process; nothing is stored. `attempts`: as a row has them."""
 
     is_stored = False
 
     def __init__(
-        self, id: str, value: Any, state: str, *, traceback: str | None = None, name: str | None = None
+        self,
+        id: str,
+        value: Any,
+        state: str,
+        *,
+        traceback: str | None = None,
+        name: str | None = None,
+        attempts: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(id, name=name)
+        self.attempts = attempts
         self._value = value
         self._state = state
         self._traceback = traceback
