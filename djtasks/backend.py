@@ -28,7 +28,7 @@ _backends: Any = import_module(f"{_DJANGO}.backends.base")
 UNSET: Final[Any] = object()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # Django's tells what people want to see
 class DjtasksTask(tasks.Task):  # type: ignore[misc]
     """A task of Django's, with the options of `shared_task` that it has no words for.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 
@@ -16,11 +16,13 @@ from djtasks.exceptions import DuplicateTask, ImproperlyConfigured, NotRegistere
 if TYPE_CHECKING:
     from djtasks.task import Task
 
+Declared = TypeVar("Declared", bound="Task[Any, Any] | type[Task[Any, Any]]")
+
 _tasks: dict[str, Task[Any, Any]] = {}
 _to_register: list[Callable[[], object]] = []  # what is declared before models are loaded
 
 
-def register(task: Any) -> Any:
+def register(task: Declared) -> Declared:
     """Make `task` (an instance or a class of Task) known by its name; returns it.
 
     The same function again (a reload, a task instance registered twice) takes the place of the

@@ -1,5 +1,6 @@
 """`manage.py djtasks`: what it prints, of whatever broker."""
 
+import argparse
 import json
 import re
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from django.core.management import CommandError, call_command
 from djtasks import encoding, restraint, shared_task
 from djtasks.brokers import get_broker
 from djtasks.exceptions import BrokerUnavailable
+from djtasks.management.commands.djtasks import Command
 from djtasks.message import Delivery, Message, new_id
 from djtasks.models import Job, Limit, PeriodicTask, Queue, Worker
 from djtasks.testing import run_jobs
@@ -371,6 +373,23 @@ def test_without_a_subcommand_it_prints_its_help(arguments):
     text = "\n".join(djtasks(*arguments))
     assert "usage: " in text
     assert all(word in text for word in (("waiting", "scheduled") if arguments else ("queues", "inspect")))
+
+
+def test_each_subcommand_says_what_it_does_in_its_help():
+    parsers = [Command().create_parser("manage.py", "djtasks")]
+    while parsers:
+        parser = parsers.pop()
+        assert parser.description, parser.prog
+        found = [each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        parsers += [each for choices in found for each in choices.values()]
+
+
+def test_options_of_django_may_stand_behind_a_subcommand(database):
+    assert djtasks("queues", "--settings", "tests.settings", "-v", "0", "--no-color") == djtasks("queues")
+
+
+def test_prune_says_in_json_how_many_it_has_deleted(database):
+    assert as_json("prune") == {"deleted": 0, "expires_after": 7 * 86400}
 
 
 def test_the_help_has_examples_in_lines_of_their_own():

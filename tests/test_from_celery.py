@@ -120,7 +120,7 @@ def test_what_is_not_known_is_said(db):
 def test_the_broker_is_taken_over_where_there_is_one_of_its_kind(db, given, taken):
     found = found_in({"broker_url": given})
     assert found.settings.get("BROKER_URL") == taken
-    assert bool(found.remarks) == (taken is None or "sentinel" in taken)
+    assert bool(found.remarks) == (taken is None or "mymaster" in taken)
 
 
 def test_priorities_are_turned_round_on_redis_alone(db):
@@ -187,6 +187,42 @@ def test_rows_of_django_celery_beat_become_schedules(celery_tables):
     assert [remark.split(" is left out")[0] for remark in found.remarks] == [
         "The periodic task 'at sunset'",
         "The periodic task 'broken'",
+        "Schedules name tasks that are not registered here, or not yet: shop.report, shop.sync.",
+    ]
+
+
+def test_an_interval_goes_on_from_its_last_run_and_what_is_left_behind_is_said(celery_tables):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE django_celery_beat_periodictask SET start_time = NULL, expires = NULL, enabled = 1, "
+            "last_run_at = '2026-01-01 00:03:00', description = 'why', exchange = 'e' WHERE name = 'often'"
+        )
+    assert "The periodic task 'often': description, exchange has no place here, and is left behind." in run("--write")
+    often = PeriodicTask.objects.get(name="often")
+    assert often.start_at == datetime(2026, 1, 1, 0, 3, tzinfo=UTC)
+    assert (often.next_run_at - often.start_at) % timedelta(minutes=10) == timedelta(0)
+    assert often.next_run_at - datetime.now(UTC) <= timedelta(minutes=10)
+
+
+def test_schedules_are_listed_with_all_that_is_not_as_usual(celery_tables):
+    said = run()
+    assert 'shop.report, 30 4 * * 1,3 (Europe/Berlin), args [1], kwargs {"a": 2}, queue slow, priority' in said
+    assert "expires after 60 s" in said
+    assert "counted from 2030-01-01 00:00:00 UTC, until 2031-01-01 00:00:00 UTC, disabled" in said
+
+
+def test_the_master_that_sentinels_name_is_read_from_the_options_of_the_transport(db):
+    url = "sentinel://:pw@a:26379/2;sentinel://b:26379"
+    found = found_in({"broker_url": url, "broker_transport_options": {"master_name": "main"}})
+    assert found.settings["BROKER_URL"] == "redis+sentinel://:pw@a:26379,b:26379/2?service=main"
+    assert found.remarks == []
+
+
+def test_annotations_are_said_to_belong_to_the_tasks(db):
+    found = found_in({"task_annotations": {"shop.sync": {"rate_limit": "10/s"}, "*": {"time_limit": 5}}})
+    assert found.remarks == [
+        "task_annotations['shop.sync']: give rate_limit to that task's @shared_task(…).",
+        "task_annotations['*']: give time_limit to a class that tasks have as `base`.",
     ]
 
 

@@ -93,3 +93,13 @@ def test_wrong_arguments_and_options_are_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     said = checked(tmp_path, WRONG)
     assert [int(line) for line in re.findall(r"site_of_somebody\.py:(\d+): error", said)] == [8, 9, 10, 11]
+
+
+def test_the_code_of_the_page_on_types_is_right_in_strict_mode(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "types.md").read_text(), re.DOTALL)
+    wrong = 'report.delay("x")\ncount.delay(1)\nexport.delay()\n'
+    assert len(blocks) == 2
+    for block in blocks:
+        assert not checked(tmp_path, block)
+    assert checked(tmp_path, blocks[1] + wrong).count("error:") == 3

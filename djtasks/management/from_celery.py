@@ -12,6 +12,7 @@ from django.conf import settings as django_settings
 from djtasks.from_celery import Found, app_settings_of, as_source, django_settings_of, found_in, write
 from djtasks.management.tables import printable
 from djtasks.masking import masked_url
+from djtasks.models import PeriodicTask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,22 @@ def _settings(found: Found) -> Iterator[str]:
     yield from as_source(shown)
 
 
+def _details(row: PeriodicTask) -> Iterator[str]:
+    """What of a row is not as usual."""
+    texts = ((row.args, "[]", "args"), (row.kwargs, "{}", "kwargs"), (row.headers, "{}", "headers"))
+    yield from (f"{name} {text}" for text, usual, name in texts if text != usual)
+    values = (
+        (row.queue or None, "queue {}"),
+        (row.priority, "priority {}"),
+        (row.expires, "expires after {:g} s"),
+        (row.start_at, "counted from {:%Y-%m-%d %H:%M:%S %Z}"),
+        (row.end_at, "until {:%Y-%m-%d %H:%M:%S %Z}"),
+        (row.one_off or None, "once"),
+        (None if row.enabled else True, "disabled"),
+    )
+    yield from (form.format(value) for value, form in values if value is not None)
+
+
 def _rows(found: Found, is_written: bool) -> Iterator[str]:
     if not found.rows:
         yield "\n# No schedules of django-celery-beat were found."
@@ -68,8 +85,8 @@ def _rows(found: Found, is_written: bool) -> Iterator[str]:
     yield f"\n# {len(found.rows)} schedule(s) of django-celery-beat:"
     for row in found.rows:
         zone = f" ({row.timezone})" if row.timezone else ""
-        off = "" if row.enabled else ", disabled"
-        yield f"#   {printable(row.name)}: {printable(row.task)}, {row.schedule}{zone}{off}"
+        more = "".join(f", {each}" for each in _details(row))
+        yield printable(f"#   {row.name}: {row.task}, {row.schedule}{zone}{more}")
     if is_written:
         stored, taken = write(found)
         left = f"; {taken} have names that are taken, and are left as they are" if taken else ""

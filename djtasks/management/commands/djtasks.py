@@ -106,6 +106,16 @@ class Command(BaseCommand):
         parser.set_defaults(answer=lambda given: self.stdout.write(parser.format_help()))
         return parser.add_subparsers(title="subcommands")
 
+    def _parser(self, subcommands: Subcommands, name: str, help: str, description: str = "") -> Any:
+        """The parser of one more subcommand; it takes Django's own options, too, wherever they stand."""
+        parser = subcommands.add_parser(name, help=help, description=description or help, formatter_class=HelpFormatter)
+        for option in ("--settings", "--pythonpath"):
+            parser.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for option in ("--traceback", "--no-color", "--force-color"):
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        parser.add_argument("-v", "--verbosity", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return parser
+
     def handle(self, *args: Any, **given: Any) -> None:
         try:
             given["answer"](given)
@@ -117,7 +127,7 @@ class Command(BaseCommand):
             ) from error
 
     def _add_status(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser("status", help="The workers that live; exit code 1 if there is none.")
+        parser = self._parser(subcommands, "status", help="The workers that live; exit code 1 if there is none.")
         parser.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
         parser.set_defaults(answer=self._status)
 
@@ -137,7 +147,7 @@ class Command(BaseCommand):
         return bool(rows)
 
     def _add_queues(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser("queues", help="How much stands in each queue.")
+        parser = self._parser(subcommands, "queues", help="How much stands in each queue.")
         parser.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
         parser.set_defaults(answer=self._queues)
 
@@ -154,7 +164,7 @@ class Command(BaseCommand):
     def _add_held(self, subcommands: Subcommands) -> None:
         """What is done to a queue, and what is asked of a job."""
         for name, (add, act, text) in _ACTIONS:
-            parser = subcommands.add_parser(name, help=text)
+            parser = self._parser(subcommands, name, help=text)
             add(parser)
             parser.add_argument("--json", action="store_true", help="Print a JSON object instead of a sentence.")
             parser.set_defaults(answer=partial(self._hold, act))
@@ -170,26 +180,33 @@ class Command(BaseCommand):
             self.stdout.write("\n".join(map(printable, sentence.split("\n"))))
 
     def _add_prune(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
+        parser = self._parser(
+            subcommands,
             "prune",
             help="Delete now what has expired. Workers do so by themselves, by the schedule djtasks.prune.",
         )
+        parser.add_argument("--json", action="store_true", help="Print a JSON object.")
         parser.set_defaults(answer=self._prune)
 
     def _prune(self, given: Mapping[str, Any]) -> None:
+        tell = self.stderr.write if given["json"] else self.stdout.write
         deleted = 0
         for number, batch in enumerate(upkeep.prune(), start=1):
             deleted += batch
             if number % BATCHES_SHOWN == 0:
-                self.stdout.write(f"{deleted:,} jobs deleted …")
-        if (seconds := settings.result_expires) is None:
+                tell(f"{deleted:,} jobs deleted …")
+        if given["json"]:
+            self._print_json({"deleted": deleted, "expires_after": settings.result_expires})
+        elif (seconds := settings.result_expires) is None:
             self.stdout.write("No job expires: DJTASKS['RESULT_EXPIRES'] is None.")
-            return
-        ago = f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:g} seconds"
-        self.stdout.write(f"{deleted:,} jobs deleted, which had ended more than {ago} ago.")
+        else:
+            ago = f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:g} seconds"
+            self.stdout.write(f"{deleted:,} jobs deleted, which had ended more than {ago} ago.")
 
     def _add_rate(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser("rate", help="How often jobs of tasks may begin, and how many run at a time.")
+        parser = self._parser(
+            subcommands, "rate", help="How often jobs of tasks may begin, and how many run at a time."
+        )
         rates.add(parser)
         parser.set_defaults(answer=self._rate)
 
@@ -206,16 +223,16 @@ class Command(BaseCommand):
             self.stdout.write("No limit is known. Workers tell those that stand in the code when they start.")
 
     def _add_inspect(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser("inspect", help="What waits in a queue, what runs, who knows which tasks.")
+        parser = self._parser(subcommands, "inspect", help="What waits in a queue, what runs, who knows which tasks.")
         questions = self._with_subcommands(parser)
-        ready = questions.add_parser("waiting", help="What is ready, in the order in which it will run.")
+        ready = self._parser(questions, "waiting", help="What is ready, in the order in which it will run.")
         ready.set_defaults(answer=partial(self._inspect, scheduled=False))
-        scheduled = questions.add_parser("scheduled", help="What waits for its time, the next first.")
+        scheduled = self._parser(questions, "scheduled", help="What waits for its time, the next first.")
         scheduled.set_defaults(answer=partial(self._inspect, scheduled=True))
         for question in (ready, scheduled):
             waiting.add_arguments(question)
         for name, (ask, text, if_nothing) in workers.QUESTIONS.items():
-            question = questions.add_parser(name, help=text)
+            question = self._parser(questions, name, help=text)
             question.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
             question.set_defaults(answer=partial(self._answer, ask, if_nothing))
 
@@ -242,15 +259,15 @@ class Command(BaseCommand):
             self.stdout.write(f"Nothing is {where}{paused}{after}.")
 
     def _add_schedule(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
-            "schedule", help="The schedules: when they run, and to run, pause or resume one."
+        parser = self._parser(
+            subcommands, "schedule", help="The schedules: when they run, and to run, pause or resume one."
         )
         questions = self._with_subcommands(parser)
-        listing = questions.add_parser("list", help="All schedules, the next to run first.")
+        listing = self._parser(questions, "list", help="All schedules, the next to run first.")
         listing.add_argument("--json", action="store_true", help="Print a JSON list instead of a table.")
         listing.set_defaults(answer=self._list_schedules)
         for name, (act, text) in schedules.ACTIONS.items():
-            action = questions.add_parser(name, help=text)
+            action = self._parser(questions, name, help=text)
             action.add_argument("names", metavar="NAME", nargs="+")
             action.set_defaults(answer=partial(self._act_on_schedule, act))
 
@@ -269,8 +286,10 @@ class Command(BaseCommand):
             self.stdout.write(act(name))
 
     def _add_health(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
-            "health", help="Whether the workers of this machine are well: exit code 0, or 1 and what is wrong."
+        parser = self._parser(
+            subcommands,
+            "health",
+            help="Whether the workers of this machine are well: exit code 0, or 1 and what is wrong.",
         )
         parser.add_argument("--worker", help="Only the worker of this name, as given to runworker -n. Default: all.")
         parser.add_argument("--json", action="store_true", help="Print a JSON object.")
@@ -291,8 +310,10 @@ class Command(BaseCommand):
             self.stdout.write("\n".join(map(health.describe, found)))
 
     def _add_preflight(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
-            "preflight", help="Before a deploy: what waits that the code here could not run; exit code 1 if anything."
+        parser = self._parser(
+            subcommands,
+            "preflight",
+            help="Before a deploy: what waits that the code here could not run; exit code 1 if anything.",
         )
         preflight.add_arguments(parser)
         parser.set_defaults(answer=self._preflight)
@@ -307,7 +328,8 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _add_from_celery(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
+        parser = self._parser(
+            subcommands,
             "from_celery",
             help="What Celery's settings and the tables of django-celery-beat mean here, and take them over.",
         )
@@ -323,11 +345,11 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
     def _add_drain(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
+        parser = self._parser(
+            subcommands,
             "drain",
             help="Wait until the queues are empty; the schedules rest meanwhile. Exit code 1 if they are not.",
             description=drain.DESCRIPTION,
-            formatter_class=HelpFormatter,
         )
         drain.add_arguments(parser)
         parser.set_defaults(answer=self._drain)
@@ -346,11 +368,11 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _add_destroy(self, subcommands: Subcommands) -> None:
-        parser = subcommands.add_parser(
+        parser = self._parser(
+            subcommands,
             "destroy",
             help="Uninstall: remove all that djtasks keeps in the broker and in the database.",
             description=destroy.DESCRIPTION,
-            formatter_class=HelpFormatter,
         )
         destroy.add_arguments(parser)
         parser.set_defaults(answer=self._destroy)
