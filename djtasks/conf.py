@@ -240,8 +240,14 @@ def is_readable() -> bool:
 
 
 class _CurrentSettings:
+    """What was read once is an attribute from then on: a call of `delay` asks a dozen times."""
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(_current(), name)
+        read = self.__dict__
+        value = getattr(_current(), name)
+        if name in DEFAULTS:
+            read[name] = value
+        return value
 
 
 settings: Settings = _CurrentSettings()  # type: ignore[assignment]  # stands for whatever is current
@@ -250,6 +256,7 @@ settings: Settings = _CurrentSettings()  # type: ignore[assignment]  # stands fo
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting == "DJTASKS":
         _current.cache_clear()
+        settings.__dict__ = {}  # another one: who is reading just now may still store what was
 
 
 setting_changed.connect(_forget, dispatch_uid="djtasks.conf")

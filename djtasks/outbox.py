@@ -258,8 +258,7 @@ def _freed(messages: Sequence[Message], holders: Mapping[str, str]) -> list[Mess
 
     A worker records the end before it tells the broker; who has seen the result must not get that job once more.
     """
-    broker = get_broker()
-    if broker.transactional or not holders:
+    if not holders or (broker := get_broker()).transactional:
         return []
     try:
         ended = set(Job.objects.finished().filter(pk__in=set(holders.values())).values_list("pk", flat=True))
@@ -300,6 +299,8 @@ def _open_aliases(using: str | None) -> list[str]:
         return [using] if connections[using].in_atomic_block else []
     own = settings.DATABASE
     found = [each.alias for each in connections.all(initialized_only=True) if _is_open(each, each.alias == own)]
+    if not found:
+        return []
     if len(found) > 1 and own not in found:
         raise ValueError(
             f"Transactions are open on {' and '.join(found)}: say by using=… with which of them the job is to go."

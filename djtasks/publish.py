@@ -311,7 +311,8 @@ def _routed(
     name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], task: Any
 ) -> dict[str, Any]:
     """What the routes set of what neither the call nor the task does."""
-    route = routing.route(name, args, kwargs, options, task)
+    if not (route := routing.route(name, args, kwargs, options, task)):
+        return {}
     return {
         option: value
         for option in routing.OPTIONS
