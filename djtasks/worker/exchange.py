@@ -32,7 +32,7 @@ logger = logging.getLogger("djtasks.worker")
 
 LONGEST_PAUSE: Final = 1.0  # seconds between two looks into the queues where a descriptor tells of new jobs
 BLIND_PAUSES: Final = (0.005, 0.2)  # where nothing does: at first, and after a while without work
-CHEAP_PAUSES: Final = (0.002, 0.04)  # between two looks that cost next to nothing, likewise
+CHEAP_PAUSES: Final = (0.002, 0.05)  # between two looks that cost next to nothing, likewise
 SLOWING: Final = 50  # a pause is this part of the time without work
 NAP: Final = 0.02  # seconds between two looks at jobs that run and are short
 LONGEST_BACKOFF: Final = 5.0  # seconds between two tries to reach a store that is down
