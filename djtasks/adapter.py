@@ -16,7 +16,7 @@ from djtasks import encoding, registry, states
 from djtasks.backend import UNSET, DjtasksBackend, DjtasksTask, exceptions, signals, task_backends, tasks
 from djtasks.brokers import get_broker
 from djtasks.exceptions import WorkerLostError
-from djtasks.message import Message, sent_at
+from djtasks.message import Message, is_id, sent_at
 from djtasks.models import Job, Outbox
 from djtasks.models.fields import utc_now
 from djtasks.request import Request
@@ -135,7 +135,7 @@ def enqueue(backend: DjtasksBackend, task: Any, args: Sequence[Any], kwargs: Map
 
 def result_of(backend: DjtasksBackend, job_id: str) -> Any:
     """The TaskResult of a job as it stands. Raises TaskResultDoesNotExist for one that is unknown, or not Django's."""
-    row = Job.objects.filter(pk=job_id).first() or _waiting(job_id)
+    row = (Job.objects.filter(pk=job_id).first() or _waiting(job_id)) if is_id(job_id) else None
     task = registry.find(row.task) if row is not None else None
     if row is None or not isinstance(task, DjangoTask):
         raise exceptions.TaskResultDoesNotExist(job_id)

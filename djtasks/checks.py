@@ -17,6 +17,7 @@ from djtasks.conf import settings
 from djtasks.declare import OPTIONS
 from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured, ParseException
 from djtasks.limits import limits_of
+from djtasks.message import checked_queue
 from djtasks.schedules import zone_named
 from djtasks.task import Task
 from djtasks.worker import pools
@@ -45,6 +46,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     problems = [checks.Error(problem, hint=SETTINGS_PAGE, id="djtasks.E007") for problem in read.problems()]
     if problems:
         return [*messages, *problems]
+    messages += _check_queue()
     messages += _check_database() or [*_check_isolation(), *_check_broker()]
     return [
         *messages,
@@ -55,6 +57,15 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         *_check_rate(),
         *_check_time_limits(),
     ]
+
+
+def _check_queue() -> list[checks.CheckMessage]:
+    try:
+        checked_queue(settings.TASK_DEFAULT_QUEUE)
+    except ValueError as error:
+        text = f"DJTASKS['TASK_DEFAULT_QUEUE']: {error}"
+        return [checks.Error(text, hint=SETTINGS_PAGE, id="djtasks.E007")]
+    return []
 
 
 def _check_database() -> list[checks.CheckMessage]:
@@ -252,8 +263,10 @@ def _misspelt_options() -> list[checks.CheckMessage]:
 
 
 def is_asked(databases: Any) -> bool:
-    """Whether the database of djtasks is among those that checks may ask; of wrong settings E001 and E003 tell."""
-    return conf.is_readable() and settings.DATABASE in (databases or []) and not _check_database()
+    """Whether the database of djtasks is among those that checks may ask; of wrong settings others tell."""
+    if not conf.is_readable() or settings.problems():
+        return False
+    return settings.DATABASE in (databases or []) and not _check_database()
 
 
 @checks.register("djtasks", checks.Tags.database)

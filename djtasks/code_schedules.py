@@ -89,9 +89,11 @@ def row_of(entry: Entry) -> PeriodicTask:
     if not isinstance(given, Mapping):
         raise Unusable(Problem(f"{entry.where} must be a dict, not {given!r:.100}."))
     missing = [name for name in ("task", "schedule") if not given.get(name)]
+    wrong = [task for task in [given.get("task")] if task and not isinstance(task, str)]
     found = [
         *_unknown(given, KEYS, entry.where, OPTIONS),
         *(Problem(f"{entry.where} has no {name!r}.") for name in missing),
+        *(Problem(f"{entry.where}: task must be a text, not {task!r:.100}.") for task in wrong),
     ]
     if found:
         raise Unusable(*found)

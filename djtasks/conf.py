@@ -65,12 +65,16 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+LONGEST_TIME: Final = 100 * 366 * 86400  # seconds: a century
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LONGEST_TIME
 
 
 def _is_duration(value: object) -> bool:
-    return (_is_number(value) or isinstance(value, timedelta)) and (seconds(value) or 0) > 0  # type: ignore[arg-type]
+    is_time = _is_number(value) or isinstance(value, timedelta)
+    return is_time and 0 < (seconds(value) or 0) <= LONGEST_TIME  # type: ignore[arg-type]
 
 
 def _is_count(value: object) -> bool:
@@ -108,7 +112,7 @@ _BOOLEAN: Kind = ("True or False", lambda value: isinstance(value, bool))
 _MAPPING: Kind = ("a dict", lambda value: isinstance(value, Mapping))
 _NAMES: Kind = ("a text or a list of texts", _is_names)
 _MODULES: Kind = ("a module's name, such as 'shop.jobs', or a list of them", _is_modules)
-_DURATION: Kind = ("a number of seconds above 0, or a timedelta", _is_duration)
+_DURATION: Kind = ("a number of seconds above 0, or a timedelta, of a century at most", _is_duration)
 _SECONDS: Kind = ("a number of seconds above 0", lambda value: _is_number(value) and value > 0)
 _SECRET: Kind = ("a text of 16 or more ASCII characters without spaces", _is_secret)
 NEVER_SHOWN: Final = frozenset({"METRICS_TOKEN"})
@@ -205,6 +209,11 @@ class Settings:
     def broker_url(self) -> str:
         """`BROKER_URL`, in a test run `TEST_BROKER_URL`: tests must not meet the site's own jobs."""
         return str(self.TEST_BROKER_URL if _is_test_run() else self.BROKER_URL)
+
+    @property
+    def metrics_token(self) -> str | None:
+        """`METRICS_TOKEN`, None if it is not fit to be one, as "" of an empty variable: then it opens nothing."""
+        return self.METRICS_TOKEN if _is_secret(self.METRICS_TOKEN) else None
 
     @property
     def result_expires(self) -> float | None:

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from djtasks.conf import settings
 
@@ -25,11 +25,15 @@ DEEPEST: Final = 50  # levels that are searched; what lies below is masked unsee
 
 
 def masked_url(url: str) -> str:
-    """`url` without its passwords: the user's, and those among its options."""
-    parts = urlsplit(url)
-    netloc = re.sub(r":[^:@]*@", f":{MASK}@", parts.netloc)
-    query = re.sub(r"(password=)[^&]*", rf"\1{MASK}", parts.query)
-    return urlunsplit(parts._replace(netloc=netloc, query=query)) if parts.netloc or parts.query else url
+    """`url` without its passwords: the user's, and those among its options. Of one that is malformed, no less."""
+    options = re.sub(r"(password=)[^&]*", rf"\1{MASK}", url)
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:
+        netloc = ""
+    if url.count("@") > 1 or "@" not in netloc:  # whatever is between may be part of a password
+        return re.sub(r"://[^:@/]*:.*@", f"://:{MASK}@", options, flags=re.DOTALL)
+    return re.sub(r":[^:@/]*@", f":{MASK}@", options, count=1)
 
 
 def is_sensitive(name: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -61,6 +62,10 @@ class MapRouter:
     """Routes by the task's name: an exact name goes before patterns, of which the first that fits counts."""
 
     def __init__(self, entries: Iterable[tuple[Pattern, Route | str]]) -> None:
+        entries = list(entries)
+        for pattern, _target in entries:
+            if not isinstance(pattern, (str, re.Pattern)):
+                raise ImproperlyConfigured(f"TASK_ROUTES takes names, globs or regexes of tasks, not {pattern!r:.100}.")
         routes = [
             (pattern, _expanded(target, f"TASK_ROUTES[{_shown(pattern)}] is", checks_values=True))
             for pattern, target in entries
@@ -114,7 +119,7 @@ def _router(given: Any) -> Router:
 def _imported(path: str) -> Any:
     try:
         return import_string(path)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # a path such as "./routes.py" is no name either
         raise ImproperlyConfigured(
             f"TASK_ROUTES names the router {path!r}, which cannot be imported: {error}. "
             "A queue stands in a dict: {pattern: queue}."
@@ -152,6 +157,12 @@ def _check_values(target: Route, whose: str) -> None:
             checked_queue(target["queue"])
         if target.get("priority") is not None:
             checked_priority(target["priority"])
+        for name in ("time_limit", "soft_time_limit"):
+            if target.get(name) and not (isinstance(target[name], (int, float)) and target[name] > 0):
+                raise ValueError(f"{name} must be a number of seconds above 0, not {target[name]!r:.100}")
+        expires = target.get("expires")
+        if expires is not None and not isinstance(expires, (int, float, timedelta, datetime)):
+            raise ValueError(f"expires must be seconds, a timedelta or a time, not {expires!r:.100}")
     except ValueError as error:
         raise ImproperlyConfigured(f"{whose} {target!r:.200}: {error}") from error
 

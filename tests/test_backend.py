@@ -332,3 +332,8 @@ def test_what_was_queued_of_a_task_is_found_by_that_task(db):
     jobs.assert_not_enqueued(declared.fail)
     with pytest.raises(AssertionError, match=r"1 and not 0 of tests\.djangos_tasks\.double were queued"):
         jobs.assert_not_enqueued(declared.double)
+
+
+def test_what_cannot_be_an_id_is_no_result(db):
+    with pytest.raises(exceptions.TaskResultDoesNotExist):
+        handler["default"].get_result("\ud800")

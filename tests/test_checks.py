@@ -1,6 +1,7 @@
 """What `manage.py check` says of settings and tasks."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,8 @@ def test_each_error_has_a_hint(settings):
         ("WORKER_HEARTBEAT", 0),
         ("IMPORTS", [1]),
         ("MAX_MESSAGE_BYTES", 1.5),
+        ("BROKER_TIMEOUT", float("inf")),
+        ("RESULT_EXPIRES", timedelta(days=1_000_000)),
     ],
 )
 def test_a_value_that_does_not_fit_its_setting_is_an_error_that_names_both(settings, name, value):
@@ -294,3 +297,39 @@ def test_a_token_that_is_refused_is_not_shown(settings):
     (problem,) = ours.check_settings()
     assert "DJTASKS['METRICS_TOKEN'] must be a text of 16 or more ASCII characters" in problem.msg
     assert "tooshort" not in problem.msg
+
+
+def test_a_default_queue_that_no_call_could_name_is_an_error(settings):
+    ((which, text, _),) = said(settings, TASK_DEFAULT_QUEUE="q" * 300)
+    assert (which, "TASK_DEFAULT_QUEUE" in text) == ("djtasks.E007", True)
+
+
+@pytest.mark.parametrize("options", [None, [], "prefix"])
+def test_options_of_the_broker_that_are_no_dict_are_told_though_databases_are_asked(tmp_path, options):
+    site = Site(tmp_path)
+    site.settings(BROKER_OPTIONS=options)
+    said = site.manage("check", "--database", "default").stderr
+    assert "(djtasks.E007) DJTASKS['BROKER_OPTIONS'] must be a dict" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("password", ["pa/ss", "pa#ss", "pa[ss"])
+def test_a_password_that_is_not_encoded_is_told_how_and_not_shown(settings, password):
+    ((which, text, _),) = said(settings, BROKER_URL=f"redis://:{password}@127.0.0.1/7")
+    assert which == "djtasks.E004"
+    assert "%2F" in text
+    assert password not in text
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [{1: "q"}, "./routes.f", {"a": {"time_limit": "x"}}, {"a": {"expires": "x"}}],
+)
+def test_routes_that_would_fail_at_each_call_are_an_error(settings, routes):
+    ((which, _, _),) = said(settings, TASK_ROUTES=routes)
+    assert which == "djtasks.E005"
+
+
+def test_a_schedule_whose_task_is_no_text_is_an_error(settings):
+    settings.DJTASKS = {"BEAT_SCHEDULE": {"odd": {"task": ["x"], "schedule": 5}}}
+    assert [each.id for each in ours.check_schedules()] == ["djtasks.E010"]

@@ -557,6 +557,7 @@ def test_revoke_cancels_what_waits(database):
         "ended_before": [ended.id],
         "unknown": ["nobodys"],
     }
+    assert djtasks("revoke", "unknown") == [said]  # that it was asked for before makes no job of it
     with pytest.raises(CommandError, match="no signal 'SIGWHAT'"):
         djtasks("revoke", waits.id, "--terminate", "--signal", "SIGWHAT")
 
@@ -593,3 +594,24 @@ def test_inspect_tells_what_runs_who_knows_what_and_what_was_done(database):
 def test_inspect_says_so_if_there_is_nothing(database):
     assert djtasks("inspect", "active") == ["Nothing runs."]
     assert djtasks("inspect", "stats") == ["No worker lives. Start one: manage.py runworker"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["call", "tests.tasks.noop", "--wait", "nan"], "is no number of seconds"),
+        (["call", "tests.tasks.noop", "--countdown", "inf"], "is no number of seconds"),
+        (["call", "tests.tasks.noop", "-a", "[" * 5000], "is no JSON"),
+        (["inspect", "waiting", "a\udcff"], "No queue is named"),
+    ],
+)
+def test_hostile_arguments_are_told_what_is_wrong_with_them(database, arguments, said):
+    with pytest.raises(CommandError, match=said):
+        djtasks(*arguments)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_retry_tells_of_ids_of_which_nobody_knows(database):
+    said = "0 job(s) will run once more. 1 id(s) are of no job that has ended and is kept."
+    assert djtasks("retry", "nobodys") == [said]

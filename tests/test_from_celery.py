@@ -1,10 +1,12 @@
 """`manage.py djtasks from_celery`: what a Celery project's settings and tables mean here."""
 
+import re
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from types import ModuleType, SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -301,3 +303,40 @@ def test_options_of_an_entry_that_mean_nothing_here_are_named_and_left_out(db):
 def test_an_app_that_there_is_not_is_an_error(db):
     with pytest.raises(CommandError, match=r"There is no Celery app 'no\.such:app'"):
         run("--app", "no.such:app")
+
+
+def test_what_djtasks_would_refuse_is_left_out_or_becomes_what_it_takes(db):
+    found = found_in(
+        {
+            "result_expires": 0,
+            "worker_concurrency": 0,
+            "timezone": ZoneInfo("Europe/Berlin"),
+            "task_time_limit": "x",
+            "beat_schedule": [1],
+            "imports": 5,
+            "task_routes": {re.compile(r"feed\..*"): {"queue": "feeds"}, "b": {"routing_key": "y"}},
+        }
+    )
+    assert found.settings == {
+        "RESULT_EXPIRES": None,
+        "WORKER_CONCURRENCY": None,
+        "TIMEZONE": "Europe/Berlin",
+        "TASK_ROUTES": {re.compile(r"feed\..*"): {"queue": "feeds"}},
+    }
+    assert len(found.remarks) == 4
+    assert Settings(found.settings).problems() == []
+    made = {}
+    exec("\n".join(as_source(found.settings)), made)
+    assert made["DJTASKS"] == found.settings
+
+
+def test_an_interval_beyond_all_time_is_left_out(celery_tables):
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_celery_beat_intervalschedule SET every = 2147483647, period = 'days'")
+    assert "'often' is left out" in run()
+
+
+@pytest.mark.parametrize("url", ["redis://u:pw1/x@h/0", "sentinel://:pw1@a;sentinel://:pw1@b", "redis://:pw1[@h"])
+def test_no_password_is_printed_however_malformed_the_url_is(db, settings, url):
+    settings.CELERY_BROKER_URL = url
+    assert "pw1" not in run()

@@ -80,3 +80,23 @@ def test_a_word_is_found_in_text_that_json_has_escaped(settings: Any) -> None:
     settings.DJTASKS = {**getattr(settings, "DJTASKS", {}), "TASK_SENSITIVE_ARGUMENTS": ["암호"]}
     assert masking.masked_text('{"\\uc554\\ud638": 1') == MASK
     assert masking.masked_text("[1, ") == "[1, "
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:pass@host:6379/0?password=pass",
+        "redis://:pa/pass@host/7",
+        "redis://:pa#pass@host/7",
+        "redis://:pa?pass@host/7",
+        "redis://:pa[pass@host/7",
+        "redis://host/0?password=a@pass",
+        "rediss+sentinel://h1:1,h2:2/0?service=x&sentinel_password=pass",
+        "redis://:pa@pass@host/7",
+        "sentinel://:pass@a;sentinel://:pass@b",
+    ],
+)
+def test_no_password_of_a_url_is_shown_however_malformed_it_is(url: str) -> None:
+    shown = masking.masked_url(url)
+    assert "pass" not in shown.replace("password=", "")
+    assert MASK in shown

@@ -39,7 +39,7 @@ def test_jobs_are_retried_by_their_ids(broker):
     first, second, other = failed(), failed(), failed()
     assert retry(first, second) == "2 job(s) will run once more."
     assert retried() == {first, second}
-    assert retry("nobody's") == "0 job(s) will run once more."
+    assert retry("nobody's") == "0 job(s) will run once more. 1 id(s) are of no job that has ended and is kept."
     assert json.loads(retry(other, "--json")) == {"matching": 1, "retried": 1}
 
 

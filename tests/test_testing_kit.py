@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 
 from djtasks import chord, send_task, shared_task
 from djtasks.exceptions import ImproperlyConfigured
-from djtasks.models import Job, PeriodicTask
+from djtasks.models import Job, PeriodicTask, Queue
 from djtasks.testing import CapturedJobs, run_jobs, worker
 from tests import tasks
 from tests.waiting import wait_until
@@ -191,3 +191,70 @@ def test_the_fixtures_are_there_for_any_site(pytester):
     )
     found = pytester.runpytest_subprocess("--ds=settings_of_site", "-p", "no:cacheprovider")
     found.assert_outcomes(passed=3)
+
+
+def test_what_is_no_option_of_a_worker_is_an_error_here_and_no_second_test_run(transactional_db):
+    with pytest.raises(TypeError, match="concurrency"), worker(concurrency=2):
+        pass
+
+
+def test_a_real_worker_within_a_test_cases_transaction_is_refused(db):
+    with pytest.raises(ImproperlyConfigured, match="TransactionTestCase"), worker():
+        pass
+    assert not Job.objects.exists()  # the connection is still the test's
+
+
+def test_a_statement_that_fails_in_a_task_spoils_no_other_within_a_transaction(database, own_tasks):
+    """As in a worker, where what was written before stays, and what comes after is done."""
+
+    @shared_task(name="tests.twice", max_retries=1, autoretry_for=(IntegrityError,))
+    def twice():
+        Queue.objects.create(name=f"before {twice.request.retries}")
+        try:
+            Queue.objects.create(name="before 0")
+        except IntegrityError:
+            Queue.objects.create(name=f"after {twice.request.retries}")
+        with transaction.atomic(using=database):
+            Queue.objects.create(name="rolled back")
+            Queue.objects.create(name="before 0")
+
+    with transaction.atomic(using=database):
+        result = twice.delay()
+        assert run_jobs() == 2
+        assert (result.state, type(result.result)) == ("FAILURE", IntegrityError)
+        names = set(Queue.objects.values_list("name", flat=True))
+        assert names >= {"before 0", "before 1", "after 0", "after 1"}
+        assert "rolled back" not in names
+        transaction.set_rollback(True, using=database)
+
+
+def test_what_expires_before_its_time_comes_is_revoked_as_time_passes(db, own_tasks):
+    @shared_task(name="tests.sends_later")
+    def sends_later():
+        sent.append(tasks.noop.apply_async(countdown=1800, expires=60))
+        sent.append(tasks.noop.apply_async(countdown=1800, expires=3600))
+
+    sent = [tasks.noop.apply_async(countdown=3600, expires=60), tasks.noop.apply_async(countdown=3600, expires=3700)]
+    sends_later.apply_async(countdown=1800)
+    run_jobs(until=2 * HOUR)
+    assert [each.state for each in sent] == ["REVOKED", "SUCCESS", "REVOKED", "SUCCESS"]
+
+
+def test_what_ends_the_test_ends_no_job(db, own_tasks):
+    @shared_task(name="tests.interrupted")
+    def interrupted(error):
+        raise KeyboardInterrupt if error == "ctrl-c" else pytest.fail.Exception(error)
+
+    for error, kind in (("ctrl-c", KeyboardInterrupt), ("too late", pytest.fail.Exception)):
+        interrupted.delay(error)
+        with pytest.raises(kind):
+            run_jobs()
+
+
+def test_a_job_whose_argument_is_gone_is_compared_and_shown_by_its_reference(djtasks_jobs):
+    queue = Queue.objects.create(name="soon gone")
+    tasks.add.delay(queue, 1)
+    queue.delete()
+    djtasks_jobs.assert_not_enqueued(tasks.add, args=[5, 1])
+    with pytest.raises(AssertionError, match="0 and not 1 of tests"):
+        djtasks_jobs.assert_enqueued(tasks.add, args=[5, 1])

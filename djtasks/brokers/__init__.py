@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from djtasks.brokers.base import Broker
+from djtasks.brokers.base import Broker, unreadable
 from djtasks.conf import settings
 from djtasks.exceptions import ImproperlyConfigured
 
@@ -44,7 +44,10 @@ def _kept(url: str) -> Broker:
 
 def broker_for(url: str) -> Broker:
     """The broker that `url` names, not connected yet. Raises ImproperlyConfigured."""
-    scheme = urlsplit(str(url)).scheme
+    try:
+        scheme = urlsplit(str(url)).scheme
+    except ValueError as error:
+        raise unreadable(str(url), error) from error
     if scheme not in BROKERS:
         known = ", ".join(f"{name}://" for name in BROKERS)
         raise ImproperlyConfigured(

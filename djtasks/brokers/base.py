@@ -6,6 +6,7 @@ a job lives; then those for the operator.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final, Literal
 
+from djtasks.exceptions import ImproperlyConfigured
+from djtasks.masking import masked_url
 from djtasks.message import Delivery, Message, Wait
 
 NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
@@ -75,6 +78,14 @@ class LimitStanding:
     def key(self) -> str:
         """Its key: the task, with a value in brackets if the task's limit has one."""
         return self.limit.partition(":")[2]
+
+
+def unreadable(url: str, error: Exception) -> ImproperlyConfigured:
+    """The error for a BROKER_URL that cannot be taken apart."""
+    text = f"BROKER_URL {masked_url(url)} cannot be read: {error}"
+    if re.search(r"://[^:@]*:[^@]*[/?#\[\]@%].*@", url):
+        text += ". In a password / ? # [ ] @ % : stand as %2F %3F %23 … (urllib.parse.quote(password, safe=''))"
+    return ImproperlyConfigured(text)
 
 
 class Broker(ABC):

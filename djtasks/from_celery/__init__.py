@@ -65,4 +65,6 @@ def as_source(values: Mapping[str, Any]) -> Sequence[str]:
     head = [f"from djtasks.schedules import {', '.join(names)}", ""] if names else []
     if any("datetime." in line for line in lines):
         head.insert(0, "import datetime")
+    if any("re.compile(" in line for line in lines):
+        head.insert(0, "import re")
     return [*head, *lines]

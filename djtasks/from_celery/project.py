@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from djtasks.code_schedules import OPTIONS
+from djtasks.conf import EXPECTED
 from djtasks.from_celery.found import Found, cron_field
 from djtasks.schedules import clocked, crontab, schedule
 
@@ -20,6 +22,7 @@ SAME: Final = frozenset(
         "worker_prefetch_multiplier", "worker_max_tasks_per_child", "worker_max_memory_per_child",
     }
 )  # fmt: skip
+UNLIMITED: Final = {"RESULT_EXPIRES": None, "WORKER_CONCURRENCY": None, "WORKER_MAX_TASKS_PER_CHILD": None}  # by 0
 OLD_NAMES: Final = {  # as Celery before 4 had them, within the namespace CELERY
     "always_eager": "task_always_eager", "ignore_result": "task_ignore_result", "acks_late": "task_acks_late",
     "default_queue": "task_default_queue", "routes": "task_routes", "include": "imports",
@@ -81,13 +84,25 @@ def take_over(found: Found, given: Mapping[str, Any]) -> None:
 
 def _take_one(found: Found, name: str, value: Any) -> None:
     if name in _READERS:
-        _READERS[name](found, value)
+        try:
+            _READERS[name](found, value)
+        except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+            found.remarks.append(f"{name} is not as Celery takes it, and is left out: {error}")
     elif name in SAME:
-        found.settings[name.upper()] = _plain(value)
+        _take_same(found, name.upper(), _plain(value))
     elif name in NEEDLESS:
         found.needless.append((name, NEEDLESS[name]))
     else:
         found.remarks.append(f"{name} has no counterpart that this command knows.")  # its value may be a secret
+
+
+def _take_same(found: Found, name: str, value: Any) -> None:
+    value = UNLIMITED.get(name, value) if value == 0 and not isinstance(value, bool) else value
+    kind, is_right = EXPECTED.get(name, ("", lambda _value: True))
+    if is_right(value):
+        found.settings[name] = value
+    else:
+        found.remarks.append(f"{name} must be {kind}, and is left out: {value!r:.100}.")
 
 
 def _imports(found: Found, value: Any) -> None:
@@ -98,6 +113,8 @@ def _imports(found: Found, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tzinfo):
+        return str(value)
     return list(value) if isinstance(value, (tuple, set, frozenset)) else value
 
 
@@ -168,11 +185,16 @@ def _routes(found: Found, value: Any) -> None:
     for given in value if isinstance(value, (list, tuple)) else [value]:
         each = dict(given) if _are_pairs(given) else given
         if isinstance(each, Mapping):
-            routes |= {str(name): _route(found, str(name), one) for name, one in each.items()}
+            read = {_pattern(name): _route(found, str(name), one) for name, one in each.items()}
+            routes |= {name: route for name, route in read.items() if route}
         else:
             found.remarks.append(f"The router {each!r} goes into TASK_ROUTES as it is: it is called in the same way.")
     if routes:
         found.settings["TASK_ROUTES"] = routes
+
+
+def _pattern(name: Any) -> Any:
+    return name if isinstance(name, re.Pattern) else str(name)
 
 
 def _are_pairs(given: Any) -> bool:

@@ -36,7 +36,7 @@ def read_tables(found: Found) -> None:
             when, zone = _when(given, crontabs, intervals, moments)
             row = _row(given, when, zone, found.turned(given.get("priority")))
             row.clean_fields()
-        except (KeyError, ValueError, TypeError, ValidationError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, ValidationError) as error:
             found.remarks.append(f"The periodic task {given['name']!r} is left out: {error}")
         else:
             found.rows.append(row)

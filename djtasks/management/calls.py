@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 
 from djtasks import control, registry, send_task
 from djtasks.exceptions import TimeoutError as NotReady
-from djtasks.management.jobs import Action, Answer, Given
+from djtasks.management.jobs import Action, Answer, Given, seconds
 from djtasks.management.workers import registered
 from djtasks.models import Job
 from djtasks.result import AsyncResult
@@ -32,12 +32,12 @@ def add_call(parser: argparse.ArgumentParser) -> None:
         "-k", "--kwargs", dest="job_kwargs", default="{}", metavar="JSON", help="An object, such as '{\"year\": 2026}'."
     )
     parser.add_argument("--eta", type=_moment, metavar="ISO", help="Not before that time: 2026-01-31T12:00:00+01:00.")
-    parser.add_argument("--countdown", type=float, metavar="SECONDS", help="Not before so many seconds have passed.")
-    parser.add_argument("--expires", type=float, metavar="SECONDS", help="Not after so many seconds.")
+    parser.add_argument("--countdown", type=seconds, metavar="SECONDS", help="Not before so many seconds have passed.")
+    parser.add_argument("--expires", type=seconds, metavar="SECONDS", help="Not after so many seconds.")
     parser.add_argument("--queue", help="Instead of the one of its route or of the task.")
     parser.add_argument("--priority", type=int, help="-100 to 100; the higher one goes first.")
     parser.add_argument(
-        "--wait", nargs="?", type=float, const=LONGEST_WAIT, metavar="SECONDS",
+        "--wait", nargs="?", type=seconds, const=LONGEST_WAIT, metavar="SECONDS",
         help=f"Wait for its end, {LONGEST_WAIT:g} seconds at most by default, and print that.",
     )  # fmt: skip
 
@@ -100,8 +100,10 @@ def add_revoke(parser: argparse.ArgumentParser) -> None:
 def revoke(given: Given) -> tuple[str, Answer]:
     """Cancel jobs. Raises ValueError for a signal that there is not."""
     ids = list(dict.fromkeys(given["ids"]))
-    ended = set(Job.objects.finished().filter(pk__in=ids).values_list("pk", flat=True))
-    unknown = [each for each in ids if each not in ended and why(each)[0].kind == "unknown"]
+    rows = dict(Job.objects.finished().filter(pk__in=ids).values_list("pk", "task"))
+    ended = {pk for pk, task in rows.items() if task}
+    # A row without a task keeps in mind that such an id was revoked, of which nobody knew.
+    unknown = [each for each in ids if each not in ended and (each in rows or why(each)[0].kind == "unknown")]
     control.revoke(ids, terminate=given["terminate"], signal=given["signal"])
     asked = [each for each in ids if each not in ended and each not in unknown]
     also = f" {len(ended)} had ended before." if ended else ""
@@ -138,7 +140,7 @@ def _plain(value: Any) -> Any:
 def _json(text: str, kind: type, option: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{option} {text[:100]!r} is no JSON: {error}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{option} must be a JSON {'list' if kind is list else 'object'}, not {text[:100]!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from djtasks import control, states
+from djtasks.conf import LONGEST_TIME
 from djtasks.management.queues import count_above_0
 from djtasks.models import Job
 from djtasks.models.job import JobQuerySet
@@ -65,7 +67,9 @@ def retry(given: Given) -> tuple[str, Answer]:
     if is_filtered and count and not given["no_input"]:
         _confirm(count, given["json"])
     retried = sum(control.retry_all(jobs, given["limit"])) if is_filtered else control.retry(given["ids"])
-    return f"{retried} job(s) will run once more.", {"matching": count, "retried": retried}
+    left = len(set(given["ids"])) - count
+    also = f" {left} id(s) are of no job that has ended and is kept." if given["ids"] and left else ""
+    return f"{retried} job(s) will run once more.{also}", {"matching": count, "retried": retried}
 
 
 def _chosen(given: Given) -> JobQuerySet:
@@ -89,6 +93,17 @@ def _confirm(count: int, is_json: bool) -> None:
     oldest = f"Run {count} job(s) once more, under the same ids and with the same arguments? [y/N] "
     if input(oldest).strip().lower() not in ("y", "yes"):
         raise CommandError("Nothing was retried.")
+
+
+def seconds(text: str) -> float:
+    """What argparse makes of a number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= LONGEST_TIME:
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is no number of seconds.")
+    return number
 
 
 def _moment(text: str) -> datetime:

@@ -48,3 +48,12 @@ def _width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
     )
+
+
+def can_be_written(text: str) -> bool:
+    """Whether it is text: what a shell gives in another encoding is none, and no server takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -49,4 +50,17 @@ class JSONFormatter(logging.Formatter):
             line["error"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        try:
+            return json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # of what `extra` gave: the line is not to be lost for that
+            return json.dumps({key: _plain(value) for key, value in line.items()}, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """A value that any parser takes, in words where JSON has none."""
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<its __repr__ raised {type(error).__name__}>"

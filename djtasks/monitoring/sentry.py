@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sentry_sdk
 from sentry_sdk.integrations import Integration
@@ -16,7 +16,9 @@ from djtasks import signals
 from djtasks.failure import users_own
 from djtasks.masking import MASK, hidden_texts, is_sensitive, masked_call
 from djtasks.request import Request, running
-from djtasks.task import Task
+
+if TYPE_CHECKING:  # settings, where this is imported, are read before models are
+    from djtasks.task import Task
 
 FLUSH_WITHIN: Final = 2.0  # seconds, at the end of a process
 _UID: Final = "djtasks.monitoring.sentry"
@@ -129,4 +131,4 @@ def _without(value: Any, texts: Sequence[str], names: Collection[str]) -> Any:
             key: MASK if key in names or is_sensitive(key) else _without(each, texts, names)
             for key, each in value.items()
         }
-    return [_without(each, texts, names) for each in value] if isinstance(value, list) else value
+    return [_without(each, texts, names) for each in value] if isinstance(value, (list, tuple)) else value

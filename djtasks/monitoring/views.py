@@ -35,9 +35,9 @@ def metrics(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
 
 
 def _may_see(request: HttpRequest) -> bool:
-    if settings.METRICS_TOKEN is not None:
+    if (expected := settings.metrics_token) is not None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and constant_time_compare(token.strip(), settings.METRICS_TOKEN):
+        if scheme.lower() == "bearer" and constant_time_compare(token.strip(), expected):
             return True
     user = getattr(request, "user", None)
     return bool(user and user.is_active and user.is_staff and user.has_perm("djtasks.view_metric"))

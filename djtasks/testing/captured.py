@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from django.core.exceptions import ObjectDoesNotExist
+
 from djtasks import encoding, publish
 from djtasks.message import Message
 from djtasks.task import Task
@@ -37,11 +39,19 @@ class CapturedJob:
 
     @property
     def args(self) -> list[Any]:
-        return encoding.decode_arguments(self.message.args, self.message.kwargs)[0]
+        """A model instance that is gone stands as a reference."""
+        return self._arguments()[0]
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        return encoding.decode_arguments(self.message.args, self.message.kwargs)[1]
+        """As `args`."""
+        return self._arguments()[1]
+
+    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        try:
+            return encoding.decode_arguments(self.message.args, self.message.kwargs)
+        except ObjectDoesNotExist:
+            return encoding.decode_arguments(self.message.args, self.message.kwargs, fetch=False)
 
     def __str__(self) -> str:
         call = ", ".join([*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, TypeGuard
 
 from django.conf import settings as django_settings
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
 from djtasks import builtin, code_schedules, publish, states
@@ -25,6 +26,7 @@ from djtasks.periodic import message_of_tick
 from djtasks.worker.ledger import Ledger
 
 UPKEEP: Final = (builtin.count.name, builtin.end_stranded.name, builtin.prune.name)
+_OF_BLOCKS: Final = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO")  # how Django begins and ends inner blocks
 MOST_RUNS: Final = 10_000  # jobs of one `run_jobs`; a job that sends itself again and again ends there
 
 
@@ -120,6 +122,7 @@ class _Hourglass:
     def _make_ready(self) -> None:
         due = [job for job, moment in self._times.items() if moment <= self.now]
         Job.objects.filter(pk__in=due).update(run_at=self._clock() - timedelta(seconds=1))
+        self._shift_expiry(due, self.began - self.now)  # whoever runs them looks at the real clock
         get_broker().promote()
         self._times = {job: moment for job, moment in self._times.items() if job not in due}
 
@@ -130,6 +133,12 @@ class _Hourglass:
             if self._times.get(job) != moment:
                 self._times[job] = moment + passed
                 Job.objects.filter(pk=job).update(run_at=moment + passed)
+                self._shift_expiry([job], passed)
+
+    @staticmethod
+    def _shift_expiry(jobs: Sequence[str], by: timedelta) -> None:
+        for job in Job.objects.filter(pk__in=jobs).exclude(expires_at=None) if by else ():
+            Job.objects.filter(pk=job.pk).update(expires_at=job.expires_at + by)
 
     def _send(self, row: PeriodicTask, due: datetime) -> None:
         turn = turn_of(row, row.series, due, due)
@@ -161,9 +170,52 @@ def _claim(queues: tuple[str, ...], owner: str) -> list[Delivery]:
 
 def _run(delivery: Delivery, ledger: Ledger, keeps_delays: bool) -> None:
     execution = Execution(delivery, hostname="testing", report=lambda state, meta: ledger.report(delivery, state, meta))
-    outcome = execution.run()
+    with _each_statement_for_itself():
+        outcome = execution.run()
+    if _is_for_the_runner(execution.error):
+        raise execution.error
     ledger.record(outcome if keeps_delays else _without_delay(outcome), block=False)
     ledger.commit()
+
+
+def _is_for_the_runner(error: BaseException | None) -> TypeGuard[BaseException]:
+    """Whether it ends the test, and not the job: Ctrl-C, `pytest.fail`, the timeout of a test."""
+    kinds = type(error).__mro__
+    return isinstance(error, KeyboardInterrupt) or any(each.__module__.startswith("_pytest.") for each in kinds)
+
+
+@contextmanager
+def _each_statement_for_itself() -> Iterator[None]:
+    """Within a TestCase's transaction a statement that fails spoils no others, as in a worker, where none is open."""
+    with ExitStack() as stack:
+        for connection in connections.all(initialized_only=True):
+            if connection.in_atomic_block:
+                stack.enter_context(connection.execute_wrapper(_Statement(connection)))
+                stack.callback(setattr, connection, "needs_rollback", connection.needs_rollback)
+        yield
+
+
+class _Statement:
+    """Executes statements outside of blocks that the task has opened as if each had been committed."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        self._blocks = len(connection.atomic_blocks)
+        self._saves = False
+
+    def __call__(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        connection = self._connection
+        if self._saves or len(connection.atomic_blocks) > self._blocks or sql.startswith(_OF_BLOCKS):
+            return execute(sql, params, many, context)
+        connection.needs_rollback = False  # Django notes it of each `save` that fails
+        if connection.vendor != "postgresql":  # which alone gives up the whole transaction
+            return execute(sql, params, many, context)
+        self._saves = True
+        try:
+            with transaction.atomic(using=connection.alias):
+                return execute(sql, params, many, context)
+        finally:
+            self._saves = False
 
 
 def _without_delay(outcome: Outcome) -> Outcome:

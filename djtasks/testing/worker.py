@@ -26,9 +26,16 @@ def worker(**options: Any) -> Iterator[int]:
     """Within the block a real worker runs what is queued, in processes of its own. Gives its process id.
 
     For tests with real transactions (TransactionTestCase, `transactional_db`): other processes see nothing of a
-    TestCase's. `options` are those of WorkerOptions: `queues`, `processes`, `runs`, …. Raises ImproperlyConfigured for
-    a database in memory, RuntimeError if the worker does not start.
+    TestCase's. `options` are those of WorkerOptions: `queues`, `processes`, `runs`, …. Raises TypeError for another
+    option, ImproperlyConfigured for a database in memory and within a transaction, RuntimeError if the worker does not
+    start.
     """
+    chosen = WorkerOptions(hostname="testing", **options)
+    if connections[settings.DATABASE].in_atomic_block:
+        raise ImproperlyConfigured(
+            "Other processes see nothing of the transaction that is open, as that of a TestCase is: use a "
+            "TransactionTestCase, or pytest.mark.django_db(transaction=True)."
+        )
     name = str(connections[settings.DATABASE].settings_dict["NAME"])
     if ":memory:" in name or "mode=memory" in name:
         raise ImproperlyConfigured(
@@ -38,7 +45,7 @@ def worker(**options: Any) -> Iterator[int]:
     connections.close_all()  # a copy of a connection would talk between the words of the first
     pid = os.fork()
     if pid == 0:
-        _be_worker(WorkerOptions(hostname="testing", **options))
+        _be_worker(chosen)
     try:
         _wait_for_beat(pid)
         yield pid

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -39,15 +39,20 @@ class WorkerCollector:
         self._descriptor = descriptor
         self._figures: dict[tuple[str, str], Figures] = {}
         self._queues: set[str] = set()
+        self._lock = threading.Lock()  # scrapes come in threads of their own
 
     def hear(self) -> None:
         """Add what has come in."""
-        for task, queue, figures in received(self._descriptor):
-            if queue not in self._queues and len(self._queues) == labels.MOST_QUEUES:
-                queue = labels.OTHER
-            else:
-                self._queues.add(queue)
-            self._figures[task, queue] = self._figures.get((task, queue), Figures()) + figures
+        with self._lock:
+            for task, queue, figures in received(self._descriptor):
+                self._add(task, queue, figures)
+
+    def _add(self, task: str, queue: str, figures: Figures) -> None:
+        if queue not in self._queues and len(self._queues) == labels.MOST_QUEUES:
+            queue = labels.OTHER
+        else:
+            self._queues.add(queue)
+        self._figures[task, queue] = self._figures.get((task, queue), Figures()) + figures
 
     def describe(self) -> list[Metric]:
         """Nothing, so that nobody collects just to know the names."""
@@ -55,11 +60,11 @@ class WorkerCollector:
 
     def collect(self) -> Iterator[Metric]:
         self.hear()
-        yield families.jobs("djtasks_worker_jobs", "Jobs that ended in this worker, tries among them.", self._figures)
-        yield families.runs("djtasks_worker_run_seconds", "How long they ran.", self._figures)
-        yield families.waits(
-            "djtasks_worker_wait_seconds", "How long they had been ready when they began.", self._figures
-        )
+        with self._lock:
+            figures = dict(self._figures)
+        yield families.jobs("djtasks_worker_jobs", "Jobs that ended in this worker, tries among them.", figures)
+        yield families.runs("djtasks_worker_run_seconds", "How long they ran.", figures)
+        yield families.waits("djtasks_worker_wait_seconds", "How long they had been ready when they began.", figures)
         options = self._keeper.options
         about = {"hostname": options.hostname, "pool": options.pool, "version": djtasks.__version__}
         yield InfoMetricFamily("djtasks_worker", "This worker.", value=about)
@@ -107,8 +112,11 @@ def serve(keeper: Keeper) -> threading.Thread:
 Answer = tuple[HTTPStatus, str, bytes]  # with the type of its content
 
 
-class _Server(HTTPServer):
-    """Serves by a socket that listens already, and hears counts between the requests."""
+class _Server(ThreadingHTTPServer):
+    """Serves by a socket that listens already, and hears counts between the requests.
+
+    Each request has a thread: who connects and says nothing must not keep a probe waiting.
+    """
 
     def __init__(self, listens: int, hear: Callable[[], None], pages: dict[str, Callable[[str], Answer]]) -> None:
         super().__init__(("", 0), _Handler, bind_and_activate=False)

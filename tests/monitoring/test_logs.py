@@ -71,3 +71,13 @@ def test_outside_of_a_job_there_is_none(lines):
 def test_what_json_does_not_know_is_written_as_text(lines):
     logging.getLogger("shop").warning("x", extra={"what": {1, 2}.__class__})
     assert lines[0]["what"] == "<class 'set'>"
+
+
+def test_no_line_is_lost_for_what_json_cannot_hold(lines):
+    circle = []
+    circle.append(circle)
+    extra = {"keys": {("a", 1): 2}, "circle": circle, "rate": float("nan"), "count": 3}
+    logging.getLogger("shop").warning("sold", extra=extra)
+    (line,) = lines
+    assert (line["message"], line["count"], line["rate"]) == ("sold", 3, "nan")
+    assert line["keys"] == "{('a', 1): 2}"

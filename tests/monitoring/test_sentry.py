@@ -11,6 +11,7 @@ from djtasks.masking import MASK
 from tests import tasks
 from tests.executing import execute
 from tests.monitoring.reporting import report_into
+from tests.site import Site
 from tests.waiting import wait_until
 
 
@@ -113,3 +114,22 @@ def test_what_the_task_itself_reports_has_the_job_too(events):
     execute(telling)
     (event,) = events()
     assert (event["message"], event["contexts"]["djtasks"]["task"]) == ("look here", "tests.telling")
+
+
+def test_it_can_be_named_in_the_settings_where_no_model_is_loaded_yet(tmp_path):
+    site = Site(tmp_path)
+    init = "import sentry_sdk\nfrom djtasks.monitoring.sentry import DjtasksIntegration\n"
+    site.settings(more=f"{init}sentry_sdk.init(integrations=[DjtasksIntegration()])\n")
+    finished = site.manage("check")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_parameters_of_a_line_of_the_log_are_masked_too(events, own_tasks):
+    @shared_task(name="tests.logs_a_secret")
+    def logs(password):
+        logging.getLogger("shop").error("card %s refused", password)
+
+    execute(logs, "hunter2")
+    (event,) = events()
+    assert "hunter2" not in json.dumps(event)
+    assert event["logentry"]["params"] == [MASK]

@@ -201,3 +201,10 @@ def test_a_database_that_does_not_answer_is_an_answer(settings):
     settings.DJTASKS = {**settings.DJTASKS, "METRICS_TOKEN": TOKEN}
     with connection.execute_wrapper(hang_up):
         assert answer(Authorization=f"Bearer {TOKEN}").status_code == 503
+
+
+@pytest.mark.parametrize("token", ["", "short"])
+def test_a_token_that_is_none_opens_the_view_to_nobody(db, settings, token):
+    settings.DJTASKS = {**settings.DJTASKS, "METRICS_TOKEN": token}
+    assert answer(Authorization=f"Bearer {token}").status_code == 401
+    assert answer(Authorization="Bearer").status_code == 401

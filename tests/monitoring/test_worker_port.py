@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 
@@ -130,3 +131,14 @@ def test_a_descriptor_that_a_job_has_taken_from_us_is_not_written_to(tmp_path):
         counters.add([outcome()])
         counters.send(at_once=True)
     assert not (tmp_path / "file").read_bytes()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_who_connects_and_says_nothing_keeps_no_probe_waiting(database, start_worker):
+    worker = start_worker("-c", "1", "--metrics-port", "0")
+    host, port_number = re.search(r"//([^:/]+):(\d+)", url_of(worker)).groups()
+    silent = [socket.create_connection((host, int(port_number))) for _ in range(20)]
+    with urllib.request.urlopen(f"{url_of(worker)}/health", timeout=3) as answer:  # each of them would cost 5 s
+        assert answer.status == 200
+    for each in silent:
+        each.close()

@@ -26,10 +26,11 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from djtasks.brokers.base import unreadable
 from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
 from djtasks.brokers.redis.keeping import NOTHING, Keeping
 from djtasks.conf import settings
-from djtasks.exceptions import BrokerUnavailable, ImproperlyConfigured
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.masking import masked_url
 
 TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
@@ -274,7 +275,7 @@ def _way(url: str) -> Callable[[str], Callable[[], Pool]]:
         over_tcp = {} if parts.scheme == "unix" else _OVER_TCP
         return lambda _tag: _fixed(redis.ConnectionPool.from_url(url, **_options(), **over_tcp))
     except (ValueError, TypeError) as error:
-        raise ImproperlyConfigured(f"BROKER_URL {masked_url(url)} cannot be read: {error}") from error
+        raise unreadable(url, error) from error
 
 
 def _check_options(pool: Pool) -> None:

@@ -34,7 +34,7 @@ from djtasks.management import (
     workers,
 )
 from djtasks.management.process import site_mark
-from djtasks.management.tables import printable, table
+from djtasks.management.tables import can_be_written, printable, table
 from djtasks.preflight import preflight as look_ahead
 from djtasks.worker import health
 
@@ -237,6 +237,8 @@ class Command(BaseCommand):
             question.set_defaults(answer=partial(self._answer, ask, if_nothing))
 
     def _inspect(self, given: Mapping[str, Any], *, scheduled: bool) -> None:
+        if not can_be_written(given["queue"]):
+            raise CommandError(f"No queue is named {given['queue']!r:.100}.")
         broker = get_broker()
         offset = given["offset"]
         deliveries = broker.peek(given["queue"], scheduled=scheduled, offset=offset, limit=given["limit"])
