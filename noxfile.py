@@ -104,3 +104,10 @@ def coverage(session: nox.Session, django: str) -> None:
     session.run("coverage", "run", "-m", *PYTEST, *session.posargs, success_codes=[0, 1])
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """What mypy and pyright know of tasks, in strict mode; pyright brings a Node.js of its own."""
+    session.install("-e", ".[test]", "pyright")
+    session.run("python", "-m", "pytest", "-p", "no:xdist", "tests/test_types.py", *session.posargs)

@@ -1,15 +1,22 @@
 """What a type checker knows of tasks, by the annotations of their functions."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mypy import api
 
 ROOT = Path(__file__).parent.parent
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+LATER = "AsyncResult[list[int]]"
 CODE = """
 from typing import Any
-from djtasks import AsyncResult, shared_task
+from djtasks import shared_task
 
 @shared_task
 def add(x: int, y: int = 0) -> int:
@@ -103,3 +110,23 @@ def test_the_code_of_the_page_on_types_is_right_in_strict_mode(tmp_path, monkeyp
     for block in blocks:
         assert not checked(tmp_path, block)
     assert checked(tmp_path, blocks[1] + wrong).count("error:") == 3
+
+
+@pytest.mark.skipif(shutil.which("pyright", path=PATH) is None, reason="pyright is missing: nox -s types installs it")
+def test_pyright_says_the_same_in_strict_mode(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "types.md").read_text(), re.DOTALL)
+    for name, code in (("code", CODE), ("wrong", WRONG), ("one", blocks[0]), ("other", blocks[1])):
+        (tmp_path / f"{name}.py").write_text(code)
+    config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    command = [shutil.which("pyright", path=PATH), "--outputjson", "--pythonpath", sys.executable]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100).stdout
+    found = json.loads(said)["generalDiagnostics"]
+    errors = [(Path(each["file"]).stem, each["range"]["start"]["line"] + 1) for each in found if is_error(each)]
+    assert errors == [("wrong", line) for line in (8, 9, 10, 11)]
+    texts = [each["message"].rpartition(" is ")[2].strip('"') for each in found if not is_error(each)]
+    assert texts[:6] == ["AsyncResult[int]", "int", "AsyncResult[str]", "AsyncResult[bytes]", "list[int]", LATER]
+
+
+def is_error(diagnostic):
+    return diagnostic["severity"] == "error"
