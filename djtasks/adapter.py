@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from functools import wraps
+from itertools import chain
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
@@ -187,16 +188,16 @@ def _as_called(task: DjangoTask, job: Any, alias: str | None = None) -> Any:
     """
     declared = task.declared
     eta = job.run_at if isinstance(job, Job) else job.eta
-    asked = [alias or declared.backend, *_aliases()]
+    asked = chain([alias or declared.backend], _aliases())
     backend = next((each for each in asked if _takes(each, job.queue)), None)
     if backend is None:  # a route has sent it elsewhere
         return replace(declared, priority=job.priority, run_after=eta)
     return replace(declared, backend=backend, queue_name=job.queue, priority=job.priority, run_after=eta)
 
 
-def _aliases() -> list[str]:
+def _aliases() -> Iterator[str]:
     """The aliases of TASKS that are djtasks."""
-    return [each.alias for each in task_backends.all() if isinstance(each, DjtasksBackend)]
+    yield from (each.alias for each in task_backends.all() if isinstance(each, DjtasksBackend))
 
 
 def _takes(alias: str, queue: str) -> bool:

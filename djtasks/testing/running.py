@@ -205,7 +205,7 @@ class _Statement:
 
     def __call__(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         connection = self._connection
-        if self._saves or len(connection.atomic_blocks) > self._blocks or sql.startswith(_OF_BLOCKS):
+        if self._saves or len(connection.atomic_blocks) > self._blocks or str(sql).startswith(_OF_BLOCKS):
             return execute(sql, params, many, context)
         connection.needs_rollback = False  # Django notes it of each `save` that fails
         if connection.vendor != "postgresql":  # which alone gives up the whole transaction
