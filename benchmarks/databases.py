@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ DURABILITY: Final = {  # name → question
         "log_bin": "SELECT @@log_bin",
     },
 }
+AUTOVACUUM: Final = 150.0  # seconds for it to have its turn; it looks once a minute
 # For copies of a row, by number.
 NUMBERS: Final = {
     "sqlite": "(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {0}) SELECT i FROM c)",
@@ -90,7 +92,7 @@ def wear() -> dict[str, float | None]:
     with connections["default"].cursor() as cursor:
         if _asked(cursor, "SHOW autovacuum") == "off":
             return {"dead": None, "indexes": None}
-        cursor.execute("SELECT pg_stat_force_next_flush()")
+        _wait_for_autovacuum(cursor)
         dead = _asked(
             cursor,
             "SELECT 100.0 * n_dead_tup / (n_live_tup + n_dead_tup) FROM pg_stat_user_tables "
@@ -100,6 +102,17 @@ def wear() -> dict[str, float | None]:
         worn = _asked(cursor, size)
         cursor.execute("REINDEX TABLE djtasks_job")
         return {"dead": float(dead), "indexes": worn / _asked(cursor, size)}
+
+
+def _wait_for_autovacuum(cursor: Any) -> None:
+    """Until it has cleared up after what has just ended: it looks once a minute."""
+    ended, deadline = _asked(cursor, "SELECT now()"), time.monotonic() + AUTOVACUUM
+    while time.monotonic() < deadline:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        last = _asked(cursor, "SELECT last_autovacuum FROM pg_stat_user_tables WHERE relname = 'djtasks_job'")
+        if last is not None and last > ended:
+            return
+        time.sleep(1.0)
 
 
 def _asked(cursor: Any, question: str) -> Any:

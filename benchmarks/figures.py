@@ -86,6 +86,7 @@ FIGURES: Final = (
     Figure("finish with 5,000,000 finished too", "finished_finish", False, 2),
     Figure("1,000,000 jobs: the last tenth, × the pace of the first", "endurance_pace", True, 2),
     Figure("1,000,000 jobs: memory after them, × after 200,000", "endurance_memory", False, 3),
+    Figure("1,000,000 jobs: memory after them, × 300,000 before", "endurance_late", False, 3),
     Figure("1,000,000 jobs: dead rows after them, %", "endurance_dead", False, 1),
     Figure("1,000,000 jobs: size of the indexes, × built anew", "endurance_indexes", False, 2),
 )
