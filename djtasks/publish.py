@@ -40,7 +40,8 @@ from djtasks.request import current_job
 from djtasks.steps import LaterSteps
 from djtasks.unique import Unique, key_of, unique_of
 
-_STORED: Final = ("time_limit", "soft_time_limit", "ignore_result", "acks_late", "shadow", "max_retries")
+_LIMITS: Final = ("time_limit", "soft_time_limit")
+_STORED: Final = (*_LIMITS, "ignore_result", "acks_late", "shadow", "max_retries")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -143,7 +144,8 @@ def build(
     check_names(options if place is _NOWHERE else options.keys() - OURS)
     options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
     options = {**_routed(name, args, kwargs, options, task), **options}
-    limits_of(options, task)  # raises what is wrong with them here, not in a worker
+    if any(options.get(name) or getattr(task, name, None) for name in _LIMITS):
+        limits_of(options, task)  # raises what is wrong with them here, not in a worker
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
     unique = unique_of(task) if place is _NOWHERE and task is not None and task.unique else None
@@ -164,7 +166,7 @@ def build(
         unique_key=None if unique is None else key_of(task, unique, args or (), kwargs or {}),
         headers=_headers(options.get("headers")),
         options=_stored(options, place, unique),
-        **schedule(options),
+        **(schedule(options) if options else {}),
     )
 
 
@@ -345,7 +347,7 @@ def _headers(headers: Mapping[str, Any] | None) -> str:
 
 
 def _stored(options: Mapping[str, Any], place: Place, unique: Unique | None) -> str:
-    stored = _storable(options)
+    stored = _storable(options) if options else {}
     if unique is not None and unique.uniqueness != Uniqueness():
         stored["unique"] = list(unique.uniqueness)
     if options.get("task_id") is not None and options.get("own_id", place is _NOWHERE):

@@ -228,7 +228,8 @@ class Task(Generic[P, R]):
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError unless the function can be called so."""
-        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
+        is_plain = type(args) in (tuple, list) and type(kwargs) is dict  # what asks no abstract class
+        if not is_plain and not _could_be_given(args, kwargs):
             raise TypeError(
                 f"{self.name}: args must be a list or tuple and kwargs a dict, not {args!r} and {kwargs!r}."
             )
@@ -472,6 +473,10 @@ class Task(Generic[P, R]):
 
     def _function(self) -> Any:
         return self if self._has_own_call else self.run
+
+
+def _could_be_given(args: object, kwargs: object) -> bool:
+    return isinstance(args, Sequence) and not isinstance(args, (str, bytes)) and isinstance(kwargs, Mapping)
 
 
 def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

@@ -427,6 +427,15 @@ async def tell_context_later(self, number):
 
 
 @shared_task
+async def block_in_loop(number):
+    time.sleep(0.002)
+    await asyncio.sleep(0.005)
+    time.sleep(0.002)
+    assert asyncio.current_task() is not None
+    return await sync_to_async(lambda: number)()
+
+
+@shared_task
 async def sleep_later(seconds):
     await asyncio.sleep(seconds)
     return seconds

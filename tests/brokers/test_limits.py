@@ -123,6 +123,28 @@ def test_a_cancelled_job_comes_at_once_although_it_waits_for_a_slot(broker):
     assert broker.waits([second]) == {}
 
 
+def test_a_job_that_is_cancelled_while_it_is_denied_a_slot_comes_at_once(broker):
+    _first, second, third = send(broker, 3)
+    claimed = claim(broker)
+    broker.cancel([second])  # its worker does not know yet
+    broker.defer(claimed, "k", 100.0, ahead=0.0, most=100)
+    broker.promote()
+    assert [(each.id, each.revoked) for each in claim(broker)] == [(second, True)]
+    assert set(broker.waits([second, third])) == {third}
+
+
+def test_a_job_that_is_cancelled_while_it_is_denied_a_place_comes_at_once(broker):
+    first, second, third = send(broker, 3)
+    claimed = claim(broker)
+    broker.cancel([second])
+    (taken,) = broker.take_places(claimed, "k", 1, most=1)
+    broker.promote()
+    (delivery,) = claim(broker)
+    assert (taken.id, delivery.id, delivery.revoked) == (first, second, True)
+    end(broker, [taken, delivery])
+    assert ids(claim(broker)) == [third]
+
+
 def test_another_rate_calls_back_those_that_wait_in_their_old_order(broker):
     sent = send(broker, 4)
     broker.defer(claim(broker), "k", 100.0, ahead=0.0, most=100)

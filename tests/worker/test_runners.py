@@ -81,6 +81,14 @@ def test_async_tasks_run_and_know_their_request(start_worker, pool):
 
 
 @pools
+def test_an_async_task_that_blocks_disturbs_no_other(start_worker, pool):
+    """Under gevent another job goes on in the same thread then, in the middle of this one's event loop."""
+    start_worker("-P", pool, "-c", "20")
+    results = tasks.block_in_loop.enqueue_many([(number,) for number in range(60)])
+    assert [result.get(timeout=20) for result in results] == list(range(60))
+
+
+@pools
 def test_connections_are_each_threads_own_and_nothing_is_left_in_them(start_worker, pool, database):
     worker = start_worker("-P", pool, "-c", "4")
     results = tasks.use_connection.enqueue_many([(database, 0.2)] * 8)

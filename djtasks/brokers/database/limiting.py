@@ -27,6 +27,10 @@ BATCH: Final = 500
 LONGEST_LEAD: Final = 1.0  # seconds
 
 
+# Of a job that is to wait. One that was revoked since it was leased comes at once, as it would if it waited already.
+_WAITS: Final = Case(When(revoked=True, then=Value(states.PENDING)), default=Value(states.SCHEDULED))
+
+
 class Lead:
     """How long it takes, in seconds, until a slot that was given is known: who asks gets none that is over by then."""
 
@@ -82,8 +86,11 @@ def _defer(limit: str, deferred: Sequence[tuple[Delivery, int]], lead: int, soon
         return
     whens = [When(pk=each.id, then=Value(moment(max(slot - lead, soonest)))) for each, slot in deferred]
     at = Case(*whens, output_field=UTCDateTimeField())
-    _held([each for each, _slot in deferred]).update(state=states.SCHEDULED, run_at=at, worker="", started_at=None)
-    statements.put_tickets(_connection(), [(each.id, limit, Ticket.WAITS, 0, slot) for each, slot in deferred])
+    several = [each for each, _slot in deferred]
+    _held(several).update(state=_WAITS, run_at=at, worker="", started_at=None)
+    revoked = _revoked(several)
+    waiting = [(each.id, limit, Ticket.WAITS, 0, slot) for each, slot in deferred if each.id not in revoked]
+    statements.put_tickets(_connection(), waiting)
 
 
 class _Clock:
@@ -107,15 +114,18 @@ def take_places(deliveries: Sequence[Delivery], key: str, places: int, most: int
         known, parked = row.places, row.parked
         turn = _turn(deliveries, limit, places, parked=parked)
         taken, soon = turn.may[:most], turn.may[most:]
-        rest = [each for each in deliveries if each not in taken]
+        revoked = _revoked(deliveries)
+        rest = [each for each in deliveries if each not in taken and each.id not in revoked]
+        if leaving := [each for each in deliveries if each not in taken and each.id in revoked]:
+            _held(leaving).update(state=_WAITS, worker="", started_at=None)
         waiting = [each for each in rest if each not in soon]
         holding = [(each.id, limit, Ticket.HOLDS, 0, 0) for each in taken]
         statements.put_tickets(_connection(), [*holding, *_line(rest, limit, turn.line)])
         if waiting:
-            _held(waiting).update(state=states.SCHEDULED, run_at=None, worker="", started_at=None)
+            _held(waiting).update(state=_WAITS, run_at=None, worker="", started_at=None)
         if soon:
             at = moment(_now() + round(NEXT_TRY * SECOND))
-            _held(soon).update(state=states.SCHEDULED, run_at=at, worker="", started_at=None)
+            _held(soon).update(state=_WAITS, run_at=at, worker="", started_at=None)
         if (known, parked) != (places, parked or bool(rest)):
             Limit.objects.filter(pk=key).update(max_concurrency=places, parked=parked or bool(rest))
         left = turn.free - len(turn.may)
@@ -248,6 +258,11 @@ def waits(ids: Sequence[str]) -> dict[str, Wait]:
 def forget(ids: Sequence[str]) -> None:
     """These jobs wait for no limit any more."""
     Ticket.objects.filter(pk__in=ids, standing=Ticket.WAITS).delete()
+
+
+def _revoked(deliveries: Sequence[Delivery]) -> set[str]:
+    """Those that were revoked since they were leased: they wait for nothing."""
+    return set(_rows(deliveries).filter(revoked=True).values_list("pk", flat=True))
 
 
 def _rows(deliveries: Sequence[Delivery]) -> Any:

@@ -67,16 +67,7 @@ class RedisBroker(OperatedQueues):
             keys = self.keys
             dropped = self.server.run(
                 "enqueue",
-                [
-                    keys.messages,
-                    keys.jobs,
-                    keys.queues,
-                    keys.due,
-                    keys.clock,
-                    keys.tombstones,
-                    keys.defaults,
-                    keys.unique,
-                ]
+                keys.for_sending
                 + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),

@@ -66,6 +66,9 @@ class Keys:
         self.limits = self._named("limits")
         self.parked = self._named("parked")
         self.unique = self._named("unique")
+        self.for_sending = [
+            self.messages, self.jobs, self.queues, self.due, self.clock, self.tombstones, self.defaults, self.unique
+        ]  # fmt: skip
 
     def ready(self, queue: str) -> str:
         return self._named(f"ready:{queue}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import gevent
+import greenlet
 from gevent import monkey
 
 from djtasks.limits import UNLIMITED, Unlimited
@@ -28,7 +29,7 @@ class Greenlets(Threads):
             raise RuntimeError("The gevent pool runs under gevent's monkey patch alone.")
         super().__init__(child)
         self.limiter = GreenletAlarm(child.options.limits, clean=close_connections)
-        _let_event_loops_yield()
+        _let_event_loops_run()
 
 
 class GreenletLimit(SoftLimit):
@@ -63,20 +64,28 @@ class GreenletAlarm(Alarm):
         return GreenletLimit(self, seconds) if seconds else UNLIMITED
 
 
-def _let_event_loops_yield() -> None:
-    """Let several greenlets of this thread have an event loop each.
+class _Loops:
+    """Lets each greenlet of this thread have an event loop of its own.
 
-    asyncio knows one that runs in a thread; so none is known to run while it waits, and another greenlet does.
+    asyncio knows of one that runs in a thread. So at each switch that of the greenlet which stops is taken down, and
+    that of the one which goes on is put up.
     """
-    patched: Any = selectors.DefaultSelector
 
-    class Yielding(patched):  # type: ignore[misc]
-        def select(self, timeout: float | None = None) -> Any:
-            loop = asyncio._get_running_loop()
-            asyncio._set_running_loop(None)
-            try:
-                return super().select(timeout)
-            finally:
-                asyncio._set_running_loop(loop)
+    def __init__(self, before: Callable[[str, Any], None] | None) -> None:
+        self._before = before  # who traced switches until now
+        self._waiting: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
-    selectors.DefaultSelector = Yielding  # type: ignore[misc]
+    def switched(self, event: str, greenlets: Any) -> None:
+        """Called by greenlet, in the one that goes on."""
+        stopped, going_on = greenlets
+        running, own = asyncio._get_running_loop(), self._waiting.pop(going_on, None)
+        if running is not None:
+            self._waiting[stopped] = running
+        if running is not own:
+            asyncio._set_running_loop(own)
+        if self._before is not None:
+            self._before(event, greenlets)
+
+
+def _let_event_loops_run() -> None:
+    greenlet.settrace(_Loops(greenlet.gettrace()).switched)

@@ -48,13 +48,15 @@ for i = first, #ARGV, 3 do
         if slot <= now + ahead and most > 0 then
             last, most, answer[#answer] = slot, most - 1, slot - now
         else
-            local at = math.max(slot - lead, now + soon)
-            s[6], s[7], s[12], line = '', 0, ARGV[3], math.max(line, slot)
+            local is_revoked = s[8] == 1  -- since it was leased: it waits for nothing
+            local at = is_revoked and now or math.max(slot - lead, now + soon)
+            s[6], s[7], s[12] = '', 0, ARGV[3]
+            if not is_revoked then line = math.max(line, slot) end
             redis.call('HDEL', KEYS[2], id)
             redis.call('HSET', KEYS[1], id, cmsgpack.pack(s))
             redis.call('ZADD', KEYS[6], at, id)
             redis.call('ZADD', KEYS[5], 'LT', at, queue)
-            redis.call('ZADD', KEYS[8], slot, id)
+            if not is_revoked then redis.call('ZADD', KEYS[8], slot, id) end
             redis.call('SADD', KEYS[4], queue)
         end
     end

@@ -6,7 +6,8 @@
 -- Out: how many places are free for those in the line; then the ids of those that have got one
 local owner, queue, places, most = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local clock = redis.call('TIME')
-local soon_at = clock[1] * 1000000 + clock[2] + tonumber(ARGV[6])
+local now = clock[1] * 1000000 + clock[2]
+local soon_at = now + tonumber(ARGV[6])
 redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', clock[1] - 86400)
 local called = {}
 for i = 7, #ARGV, 2 do
@@ -27,16 +28,19 @@ for i = 7, #ARGV, 2 do
             redis.call('ZREM', KEYS[8], id)
             redis.call('SADD', KEYS[10], id)
         else
-            local at = may and soon_at or '+inf'
+            local is_revoked = s[8] == 1  -- since it was leased: it waits for nothing, and nobody would call it
+            local at = is_revoked and now or may and soon_at or '+inf'
             s[6], s[7], s[12] = '', 0, ARGV[3]
             redis.call('HDEL', KEYS[2], id)
             redis.call('HSET', KEYS[1], id, cmsgpack.pack(s))
             redis.call('ZADD', KEYS[6], at, id)
             redis.call('ZADD', KEYS[5], 'LT', at, queue)
-            redis.call('ZADD', KEYS[8], 'NX', s[2], id)
             redis.call('SADD', KEYS[4], queue)
-            redis.call('SADD', KEYS[12], ARGV[3])
-            parked = parked or not may
+            if not is_revoked then
+                redis.call('ZADD', KEYS[8], 'NX', s[2], id)
+                redis.call('SADD', KEYS[12], ARGV[3])
+                parked = parked or not may
+            end
         end
         if may then free = free - 1 end
     end
