@@ -88,7 +88,7 @@ def _defer(limit: str, deferred: Sequence[tuple[Delivery, int]], lead: int, soon
     at = Case(*whens, output_field=UTCDateTimeField())
     several = [each for each, _slot in deferred]
     _held(several).update(state=_WAITS, run_at=at, worker="", started_at=None)
-    revoked = _revoked(several)
+    revoked = set(_rows(several).filter(revoked=True).values_list("pk", flat=True))
     waiting = [(each.id, limit, Ticket.WAITS, 0, slot) for each, slot in deferred if each.id not in revoked]
     statements.put_tickets(_connection(), waiting)
 
@@ -114,13 +114,16 @@ def take_places(deliveries: Sequence[Delivery], key: str, places: int, most: int
         known, parked = row.places, row.parked
         turn = _turn(deliveries, limit, places, parked=parked)
         taken, soon = turn.may[:most], turn.may[most:]
-        revoked = _revoked(deliveries)
-        rest = [each for each in deliveries if each not in taken and each.id not in revoked]
-        if leaving := [each for each in deliveries if each not in taken and each.id in revoked]:
-            _held(leaving).update(state=_WAITS, worker="", started_at=None)
+        denied = [each for each in deliveries if each not in taken]
+        rows = {row.pk: row for row in _rows(denied).only("rank", "order_key", "revoked")} if denied else {}
+        # Revoked since they were leased: they wait for nothing.
+        leaving = [each for each in denied if each.id in rows and rows[each.id].revoked]
+        rest = [each for each in denied if each not in leaving]
         waiting = [each for each in rest if each not in soon]
         holding = [(each.id, limit, Ticket.HOLDS, 0, 0) for each in taken]
-        statements.put_tickets(_connection(), [*holding, *_line(rest, limit, turn.line)])
+        statements.put_tickets(_connection(), [*holding, *_line(rest, limit, rows, turn.line)])
+        if leaving:
+            _held(leaving).update(state=_WAITS, worker="", started_at=None)
         if waiting:
             _held(waiting).update(state=_WAITS, run_at=None, worker="", started_at=None)
         if soon:
@@ -156,10 +159,10 @@ def _turn(deliveries: Sequence[Delivery], limit: str, places: int, *, parked: bo
 
 
 def _line(
-    deliveries: Sequence[Delivery], limit: str, before: Mapping[str, tuple[int, int]]
+    deliveries: Sequence[Delivery], limit: str, rows: Mapping[str, Job], before: Mapping[str, tuple[int, int]]
 ) -> list[tuple[str, str, int, int, int]]:
     """The tickets with which these wait; what has waited for this limit before keeps its place in the line."""
-    ranks = {pk: (rank, order) for pk, rank, order in _rows(deliveries).values_list("pk", "rank", "order_key")}
+    ranks = {each.id: (rows[each.id].rank, rows[each.id].order_key) for each in deliveries if each.id in rows}
     ranks.update((pk, place) for pk, place in before.items() if pk in ranks)
     return [(pk, limit, Ticket.WAITS, rank, order) for pk, (rank, order) in ranks.items()]
 
@@ -258,11 +261,6 @@ def waits(ids: Sequence[str]) -> dict[str, Wait]:
 def forget(ids: Sequence[str]) -> None:
     """These jobs wait for no limit any more."""
     Ticket.objects.filter(pk__in=ids, standing=Ticket.WAITS).delete()
-
-
-def _revoked(deliveries: Sequence[Delivery]) -> set[str]:
-    """Those that were revoked since they were leased: they wait for nothing."""
-    return set(_rows(deliveries).filter(revoked=True).values_list("pk", flat=True))
 
 
 def _rows(deliveries: Sequence[Delivery]) -> Any:
