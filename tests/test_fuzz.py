@@ -307,7 +307,7 @@ def test_a_real_worker_goes_on_whatever_it_claims(database, start_worker, settin
         ),
         what="a failure of each",
     )
-    assert broker.sizes() == {}
+    wait_until(lambda: broker.sizes() == {}, what="an acknowledgement of each")  # it follows the row
     assert add.delay(1, 2).get(timeout=20) == 3
     assert "stumbled" not in worker.output
     assert not (tmp_path / "here").exists()
