@@ -24,6 +24,7 @@ signals: Any = import_module(f"{_DJANGO}.signals")
 exceptions: Any = import_module(f"{_DJANGO}.exceptions")
 task_backends: Any = import_module(_DJANGO).task_backends
 _backends: Any = import_module(f"{_DJANGO}.backends.base")
+import_module(f"{_DJANGO}.checks")  # which asks backends; Django itself never imports it
 
 UNSET: Final[Any] = object()
 

@@ -262,9 +262,10 @@ def test_a_job_tells_of_the_queue_that_it_was_called_for_by_another_alias(databa
 
 def test_a_site_that_names_the_backend_and_has_not_installed_the_app_is_told(tmp_path):
     site = Site(tmp_path)
-    apps = [_DJANGO] if _DJANGO == "django_tasks" else []
     tasks = {"default": {"BACKEND": "djtasks.backend.DjtasksBackend"}}
-    site.settings(more=f"INSTALLED_APPS = {apps}\nTASKS = {tasks}\n")
+    site.settings(more=f"INSTALLED_APPS = ['shop']\nTASKS = {tasks}\n")
+    task = f"from {_DJANGO} import task\n\n\n@task\ndef sell():\n    pass\n"
+    site.write({"shop/tasks.py": task, "shop/models.py": "from shop import tasks\n"})
     finished = site.manage("check")
     assert "(djtasks.E015) TASKS['default'] is djtasks, which INSTALLED_APPS does not name." in finished.stderr
 
