@@ -66,9 +66,9 @@ def retry(given: Given) -> tuple[str, Answer]:
         return f"{count} job(s) would run once more.", {"matching": count}
     if is_filtered and count and not given["no_input"]:
         _confirm(count, given["json"])
+    left = 0 if is_filtered else len(set(given["ids"])) - jobs.count()
     retried = sum(control.retry_all(jobs, given["limit"])) if is_filtered else control.retry(given["ids"])
-    left = len(set(given["ids"])) - count
-    also = f" {left} id(s) are of no job that has ended and is kept." if given["ids"] and left else ""
+    also = f" {left} id(s) are of no job that has ended and is kept." if left else ""
     return f"{retried} job(s) will run once more.{also}", {"matching": count, "retried": retried}
 
 
