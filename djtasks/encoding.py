@@ -26,6 +26,7 @@ from django.db import Error as DatabaseError
 from django.db.models import Model
 from django.utils.functional import Promise
 
+from djtasks import compact
 from djtasks.exceptions import MalformedMessage
 from djtasks.masking import excerpt
 
@@ -33,7 +34,7 @@ TAG: Final = "$"
 VALUE: Final = "v"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
+_dumps = compact.writer()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def decode(text: str, *, fetch: bool = True) -> Any:
     if text == "{}":
         return {}
     try:
-        return (_fetching if fetch else _referring).decode(text)
+        return compact.read(text, _fetching if fetch else _referring)
     except (ObjectDoesNotExist, DatabaseError, MemoryError):
         raise
     except Exception as error:  # whatever the constructors of the types say to nonsense

@@ -105,6 +105,8 @@ def options_of(message: Message) -> dict[str, Any]:
 
 def read_options(text: str) -> dict[str, Any]:
     """The options that travel with a message. Raises MalformedMessage for what no sender of ours has written."""
+    if text == "{}":
+        return {}
     options = encoding.decode(text, fetch=False)
     if not isinstance(options, dict):
         raise MalformedMessage("options and headers must be objects.")

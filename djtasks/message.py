@@ -6,15 +6,18 @@ All are frozen; to change one is to make another (`dataclasses.replace`).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import uuid_utils
 
+from djtasks import compact
 from djtasks.exceptions import MalformedMessage
 from djtasks.masking import excerpt
 
@@ -86,8 +89,10 @@ class Message:
 
     def to_json(self) -> str:
         """The whole message as one JSON object; times in ISO 8601."""
-        values = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
-        return _TEXT_OF.encode(values)
+        values = {
+            name: value for (name, default), value in zip(_DEFAULTS, _VALUES(self), strict=True) if value != default
+        }
+        return _TEXT_OF(values)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Message:
@@ -96,7 +101,7 @@ class Message:
         Raises MalformedMessage for anything else.
         """
         try:
-            values = json.loads(text)
+            values = compact.read(text)
         except (ValueError, TypeError, RecursionError) as error:
             raise MalformedMessage(f"This is not a message of ours ({error}): {excerpt(text)}") from error
         return cls.from_values(values)
@@ -107,7 +112,7 @@ class Message:
         if not text.startswith("["):
             return [cls.from_json(text)]
         try:
-            return [cls.from_values(values) for values in json.loads(text)]
+            return [cls.from_values(values) for values in compact.read(text)]
         except (ValueError, TypeError, RecursionError) as error:
             raise MalformedMessage(f"These are not messages of ours ({error}): {excerpt(text)}") from error
 
@@ -121,6 +126,13 @@ class Message:
             if values.get("version", VERSION) > VERSION:
                 values = {name: values[name] for name, _default in _DEFAULTS if name in values}
             for name, value in values.items():
+                if (
+                    type(value) is str
+                    and value.isascii()
+                    and len(value) <= _LONGEST.get(name, -1)
+                    and "\0" not in value
+                ):
+                    continue  # as it is nearly always
                 if name in _FITS and value != _DEFAULT_OF[name] and not _FITS[name](value):
                     raise TypeError(f"no {name} is {value!r:.100}")
             return cls(**values)
@@ -133,13 +145,14 @@ _DEFAULTS: Final = (
     ("version", None),  # always there
 )
 _DEFAULT_OF: Final = {each.name: each.default for each in fields(Message)}
+_VALUES: Final = attrgetter(*(name for name, _default in _DEFAULTS))
 
 
-def _text(longest: int | None = None) -> Callable[[Any], bool]:
+def _text(longest: float) -> Callable[[Any], bool]:
     """What every database takes as text of so many characters."""
 
     def fits(value: Any) -> bool:
-        if not isinstance(value, str) or "\x00" in value or (longest is not None and len(value) > longest):
+        if not isinstance(value, str) or "\x00" in value or len(value) > longest:
             return False
         return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
 
@@ -155,25 +168,31 @@ def _is_duration(value: Any) -> bool:
 
 
 def _is_aware(value: Any) -> bool:
-    return isinstance(value, datetime) and value.tzinfo is not None
+    """Whether it is a time of which all clocks know, in UTC, too."""
+    try:
+        return isinstance(value, datetime) and value.tzinfo is not None and bool(value.astimezone(UTC))
+    except OverflowError:
+        return False
 
 
-_FITS: Final[Mapping[str, Callable[[Any], bool]]] = {  # what is stored must fit its column, whoever has sent it
-    "id": _text(),
-    "task": _text(MAX_NAME_LENGTH),
-    "queue": _text(MAX_QUEUE_LENGTH),
-    "sender": _text(255),
-    "unique_key": _text(128),
-    "schedule": _text(200),
-    **dict.fromkeys(("args", "kwargs", "headers", "options"), _text()),
-    **dict.fromkeys(("parent_id", "root_id", "group_id"), _text(MAX_ID_LENGTH)),
+_LONGEST: Final[Mapping[str, float]] = {  # what is stored must fit its column, whoever has sent it
+    **dict.fromkeys(("args", "kwargs", "headers", "options"), math.inf),
+    **dict.fromkeys(("id", "parent_id", "root_id", "group_id"), MAX_ID_LENGTH),
+    "task": MAX_NAME_LENGTH,
+    "queue": MAX_QUEUE_LENGTH,
+    "sender": 255,
+    "unique_key": 128,
+    "schedule": 200,
+}
+_FITS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    **{name: _text(longest) for name, longest in _LONGEST.items()},
     **dict.fromkeys(("eta", "expires_at"), _is_aware),
     **dict.fromkeys(("countdown", "expires_in"), _is_duration),
     **dict.fromkeys(("retries", "claims"), _whole(range(MOST_RETRIES + 1))),
     "priority": _whole(PRIORITIES),
     "version": _whole(range(2**15)),
 }
-_TEXT_OF: Final = json.JSONEncoder(separators=(",", ":"), default=datetime.isoformat)
+_TEXT_OF: Final = compact.writer(datetime.isoformat)
 
 
 RATE: Final = "rate:"  # before the key in the name of a limit
@@ -312,6 +331,9 @@ Item = TypeVar("Item")
 
 def portions(items: Sequence[Item], size: Callable[[Item], int], most: int, most_bytes: int) -> Iterator[list[Item]]:
     """`items` in lists of up to `most` and, but for single ones that are larger, `most_bytes` by their `size`."""
+    if len(items) == 1:
+        yield [*items]
+        return
     portion: list[Item] = []
     total = 0
     for item in items:

@@ -15,6 +15,9 @@ from tests import tasks
 FIELDS = [
     {"parent_id": "\0"},
     {"parent_id": "x" * 65},
+    {"id": "x" * 65},
+    {"eta": "0001-01-01T00:00:00+10:00"},
+    {"expires_at": "9999-12-31T23:59:59-10:00"},
     {"root_id": "\ud800"},
     {"group_id": 5},
     {"task": "x" * 256},
