@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -64,11 +65,9 @@ class RedisBroker(OperatedQueues):
         holders: dict[str, str] = {}
         for portion in portions(messages, attrgetter("size"), BATCH, BATCH_SIZE):
             queues = sorted({each.queue for each in portion})
-            keys = self.keys
             dropped = self.server.run(
                 "enqueue",
-                keys.for_sending
-                + [key for queue in queues for key in (keys.ready(queue), keys.scheduled(queue), keys.wake(queue))],
+                [*self.keys.for_sending, *chain.from_iterable(map(self.keys.of, queues))],
                 sent(queues, portion),
                 repeated=partial(sent_again, queues, portion),
                 keeping=self._keeping,

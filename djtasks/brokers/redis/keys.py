@@ -66,18 +66,23 @@ class Keys:
         self.limits = self._named("limits")
         self.parked = self._named("parked")
         self.unique = self._named("unique")
+        self._ready, self._scheduled, self._wake = map(self._named, ("ready:", "scheduled:", "wake:"))
         self.for_sending = [
             self.messages, self.jobs, self.queues, self.due, self.clock, self.tombstones, self.defaults, self.unique
         ]  # fmt: skip
 
+    def of(self, queue: str) -> tuple[str, str, str]:
+        """`ready`, `scheduled` and `wake` of a queue."""
+        return self._ready + queue, self._scheduled + queue, self._wake + queue
+
     def ready(self, queue: str) -> str:
-        return self._named(f"ready:{queue}")
+        return self._ready + queue
 
     def scheduled(self, queue: str) -> str:
-        return self._named(f"scheduled:{queue}")
+        return self._scheduled + queue
 
     def wake(self, queue: str) -> str:
-        return self._named(f"wake:{queue}")
+        return self._wake + queue
 
     def limit(self, limit: str) -> str:
         return self._named(f"limit:{limit}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ from djtasks.exceptions import BrokerUnavailable
 from djtasks.masking import masked_url
 
 _hiredis: Any = import_module("hiredis") if find_spec("hiredis") else None
+_poll: Any = getattr(select, "poll", None)
 
 TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
 SHARE_OF_WAIT: Final = 0.8  # of the time for a try, for the disk or replicas: the answer comes before we hang up
@@ -69,7 +72,7 @@ class Server:
         self._lock = threading.Lock()
         self._pid = 0
         self._find: Callable[[], Pool]
-        self._ready: list[Connection] = []  # that answered, and were not given back to the pool
+        self._ready: list[tuple[Connection, Any]] = []  # that answered, and were not given back to the pool
         self._may_keep = "+" not in urlsplit(url).scheme  # elsewhere the pool is to see whether the server is the one
         self._local = threading.local()
         self.reconnects = 0
@@ -147,7 +150,7 @@ class Server:
                 self._pid = 0
                 ready, self._ready = self._ready, []
                 with contextlib.suppress(*TRANSIENT):
-                    for connection in ready:
+                    for connection, _socket in ready:
                         self._find().release(connection)
                     self._find().disconnect(inuse_connections=False)
 
@@ -167,11 +170,17 @@ class Server:
                 time.sleep(pause)
 
     def _with_connection(self, act: Callable[[Connection, bool], Any], is_repeated: bool) -> Any:
-        pool = self._pool()
-        connection = self._from(pool)
+        self._begin()
+        connection, socket = self._kept()
+        pool = None
+        if connection is None:
+            pool = self._find()
+            connection = pool.get_connection()
         has_answered = False
         try:
-            self._meet(connection)
+            if socket is None or connection._sock is not socket:
+                self._meet(connection)
+                socket = connection._sock
             answer = act(connection, is_repeated)
             has_answered = True
             return answer
@@ -184,23 +193,26 @@ class Server:
             raise
         finally:
             if has_answered and self._may_keep:
-                self._ready.append(connection)
+                self._ready.append((connection, socket))
             else:
-                pool.release(connection)
+                (pool or self._find()).release(connection)
 
-    def _from(self, pool: Pool) -> Connection:
-        """A connection that nobody uses: one that answered before, without the pool's formalities, or the pool's."""
+    def _kept(self) -> tuple[Connection, Any]:
+        """A connection that answered before, with its socket as it was met; None, None if there is none.
+
+        It costs us no pool's formalities.
+        """
         try:
-            connection = self._ready.pop()
+            connection, socket = self._ready.pop()
         except IndexError:
-            return pool.get_connection()
+            return None, None
         try:
-            if connection._sock is not None and not connection.can_read(timeout=0):  # else it was closed over there
-                return connection
+            if connection._sock is not None and is_quiet(connection):  # else it was closed over there
+                return connection, socket
         except (exceptions.RedisError, OSError):
             pass
-        pool.release(connection)
-        return pool.get_connection()
+        self._find().release(connection)
+        return None, None
 
     def _eval(
         self, connection: Connection, name: str, keys: Sequence[str], arguments: Sequence[Any], keeping: Keeping
@@ -227,13 +239,17 @@ class Server:
         return answer
 
     def _pool(self) -> Pool:
+        self._begin()
+        return self._find()
+
+    def _begin(self) -> None:
+        """Connections are a process's own."""
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
                     self._find = self._connect(self._tag)
                     self._ready = []
                     self._pid = os.getpid()
-        return self._find()
 
     def _lost(self, error: BaseException) -> None:
         """After an error: in a cluster the keys may have moved."""
@@ -244,6 +260,16 @@ class Server:
     def _named(self, error: BaseException) -> BrokerUnavailable:
         kind = Refused if is_refusal(error, self.url) else BrokerUnavailable
         return kind(f"{masked_url(self.url)}: {explained(error, self.url)}")
+
+
+def is_quiet(connection: Connection) -> bool:
+    """Whether nothing has come since the last answer, not even the end. redis-py asks the system several times."""
+    sock = connection._sock
+    if _poll is None or isinstance(sock, ssl.SSLSocket):  # which may have more than the system knows of
+        return not connection.can_read(timeout=0)
+    poll = _poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _packed(connection: Connection, commands: Iterable[Sequence[Any]]) -> Sequence[bytes]:

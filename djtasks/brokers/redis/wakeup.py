@@ -6,13 +6,12 @@ a marker comes, and the job comes with the wake-up.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import exceptions
 
-from djtasks.brokers.redis.server import Server
+from djtasks.brokers.redis.server import Server, is_quiet
 from djtasks.exceptions import BrokerUnavailable
 
 LONGEST_BLOCK: Final = 0.9  # seconds; less than a worker waits, so that an answer always comes
@@ -39,7 +38,7 @@ class Wakeup:
 
         The command `then` is carried out before that. A question that is open stays as it is. Raises BrokerUnavailable.
         """
-        with self._errors_named():
+        try:
             if self._connection is None:
                 self._connection = self._server.connection()
                 self._connection.send_command("CLIENT", "ID")
@@ -49,6 +48,11 @@ class Wakeup:
                 self._connection.send_packed_command(self._connection.pack_commands(commands))
                 self._answers = len(commands)
             return int(self._connection._sock.fileno())
+        except (exceptions.RedisError, OSError) as error:
+            raise self._hung_up(error) from error
+        except BrokerUnavailable:
+            self.close()
+            raise
 
     def drain(self) -> Any:
         """Take the answer; a question that has none yet, and might swallow a marker, is withdrawn.
@@ -58,19 +62,24 @@ class Wakeup:
         answers, self._answers = self._answers, 0
         if not answers:
             return None
-        with self._errors_named():
+        try:
             self._withdraw()
             self._connection.read_response()
             return self._result() if answers > 1 else None
+        except (exceptions.RedisError, OSError) as error:
+            raise self._hung_up(error) from error
+        except BrokerUnavailable:
+            self.close()
+            raise
 
     def _withdraw(self) -> None:
         """Have it answered now. Hanging up instead could lose a claim that is just being made."""
-        pause = 0.0
+        if not is_quiet(self._connection):
+            return
         for _ in range(RECALLS):  # the server may read this before the question, which has come by another way
-            if self._connection.can_read(timeout=pause):
-                break
             self._server.ask("CLIENT", "UNBLOCK", self._id)
-            pause = RECALL
+            if self._connection.can_read(timeout=RECALL):
+                break
 
     def _result(self) -> Any:
         try:
@@ -85,13 +94,7 @@ class Wakeup:
             self._connection.disconnect()
             self._connection = None
 
-    @contextlib.contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (exceptions.RedisError, OSError) as error:
-            self.close()
-            raise BrokerUnavailable(f"Redis hung up while we waited for jobs: {error}") from error
-        except BrokerUnavailable:
-            self.close()
-            raise
+    def _hung_up(self, error: Exception) -> BrokerUnavailable:
+        """Close the connection on which this error came. Returns it in our words."""
+        self.close()
+        return BrokerUnavailable(f"Redis hung up while we waited for jobs: {error}")
