@@ -20,7 +20,7 @@ from django.db import DatabaseError, Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djtasks import states
-from djtasks.brokers import get_broker
+from djtasks.brokers import Broker, get_broker
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from djtasks.message import Delivery, Failure, Message, NewGroup, Outcome, new_id, portions
@@ -68,7 +68,9 @@ def send(
     MessageTooLarge, BrokerUnavailable.
     """
     if not checked:
-        check_sizes([*messages, *(message for group in groups for message in group.body)])
+        check_sizes(messages)
+        for group in groups:
+            check_sizes(group.body)
     if not messages:
         return None
     dropped: dict[str, str] = {} if holders is None else holders
@@ -84,7 +86,7 @@ def _send(
     if mode is False:
         aliases = [alias for alias in aliases if broker.transactional and alias == settings.DATABASE]
     if not aliases:
-        holders.update(_offer(messages))
+        holders.update(_offer(messages, broker))
         return None
     if aliases != [settings.DATABASE]:
         return _when_all_have_committed(aliases, _After(_send_or_keep, messages))
@@ -236,16 +238,17 @@ def _send_or_keep(messages: Sequence[Message]) -> None:
 
 def _enqueue(messages: Sequence[Message]) -> None:
     """Send after a commit. Who holds a handle on a job that another one stands for learns of it."""
-    holders = _offer(messages)
+    holders = _offer(messages, get_broker())
     for message in messages if holders else ():
         if message.id in holders:
             _tell(message, holders[message.id])
 
 
-def _offer(messages: Sequence[Message]) -> Mapping[str, str]:
+def _offer(messages: Sequence[Message], broker: Broker) -> Mapping[str, str]:
     """Enqueue, and once more what stands back for a job whose end is recorded: see `Broker.enqueue`."""
-    broker = get_broker()
     holders = broker.enqueue(messages)
+    if not holders:
+        return holders
     freed = _freed(messages, holders)
     if not freed:
         return holders

@@ -141,15 +141,18 @@ def build(
     Raises TypeError for an argument that JSON cannot carry and for an unknown option, ValueError for an
     option that makes no sense (both eta and countdown, a naive eta under USE_TZ, a priority outside −100…100, …).
     """
-    check_names(options if place is _NOWHERE else options.keys() - OURS)
-    options = {**_task_options(task), **{key: value for key, value in options.items() if value is not None}}
-    options = {**_routed(name, args, kwargs, options, task), **options}
-    if any(options.get(name) or getattr(task, name, None) for name in _LIMITS):
+    if options:
+        check_names(options if place is _NOWHERE else options.keys() - OURS)
+        options = {key: value for key, value in options.items() if value is not None}
+    options = {**_task_options(task), **options}
+    if route := _routed(name, args, kwargs, options, task):
+        options = {**route, **options}
+    if "time_limit" in options or "soft_time_limit" in options or _has_limits(task):
         limits_of(options, task)  # raises what is wrong with them here, not in a worker
     encoded = encoding.encode_arguments(tuple(args or ()), kwargs or {})
     own_id = options.get("task_id")
     unique = unique_of(task) if place is _NOWHERE and task is not None and task.unique else None
-    job = current_job() if place is _NOWHERE else None
+    parent_id, root_id = _relatives(options, place)
     return Message(
         id=new_id() if own_id is None else checked_id(own_id),
         check=own_id is not None and options.get("own_id", place is _NOWHERE),
@@ -159,12 +162,12 @@ def build(
         queue=checked_queue(options.get("queue") or settings.TASK_DEFAULT_QUEUE),
         priority=checked_priority(options.get("priority", settings.TASK_DEFAULT_PRIORITY)),
         prioritized="priority" in options,
-        retries=_retries(options.get("retries", 0)),
-        parent_id=_relative(options.get("parent_id")) or (job.id if job else place.parent_id),
-        root_id=_relative(options.get("root_id")) or (job.root_id if job else place.root_id),
+        retries=_retries(options["retries"]) if "retries" in options else 0,
+        parent_id=parent_id,
+        root_id=root_id,
         group_id=place.group_id,
         unique_key=None if unique is None else key_of(task, unique, args or (), kwargs or {}),
-        headers=_headers(options.get("headers")),
+        headers=_headers(options["headers"]) if "headers" in options else "{}",
         options=_stored(options, place, unique),
         **(schedule(options) if options else {}),
     )
@@ -309,6 +312,10 @@ def _task_options(task: Any) -> dict[str, Any]:
     }
 
 
+def _has_limits(task: Any) -> bool:
+    return task is not None and bool(task.time_limit or task.soft_time_limit)
+
+
 def _routed(
     name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any], task: Any
 ) -> dict[str, Any]:
@@ -338,8 +345,16 @@ def _retries(retries: Any) -> int:
     return retries
 
 
-def _relative(job_id: Any) -> str | None:
-    return checked_id(job_id) if job_id else None
+def _relatives(options: Mapping[str, Any], place: Place) -> tuple[str | None, str | None]:
+    """Of which job it is a child, and of which workflow a part: as its options say, or as the job that sends it is."""
+    parent_id, root_id = place.parent_id, place.root_id
+    if place is _NOWHERE and (job := current_job()):
+        parent_id, root_id = job.id, job.root_id
+    if options.get("parent_id"):
+        parent_id = checked_id(options["parent_id"])
+    if options.get("root_id"):
+        root_id = checked_id(options["root_id"])
+    return parent_id, root_id
 
 
 def _headers(headers: Mapping[str, Any] | None) -> str:

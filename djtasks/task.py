@@ -99,6 +99,7 @@ class Task(Generic[P, R]):
         if self.batch is not None:
             self._parameters, self._converters = Parameters(batches.ANY_CALL), {}
         unique.unique_of(self)
+        self.is_async: Final = iscoroutinefunction(self.run)
         self._has_own_call = cls.__call__ is not Task.__call__
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -110,7 +111,7 @@ class Task(Generic[P, R]):
 
         `request` is an empty one meanwhile, but in a class whose own `__call__` comes here by `super()`.
         """
-        if iscoroutinefunction(self.run) or self._is_entered():
+        if self.is_async or self._is_entered():
             return self.run(*args, **kwargs)
         with self._called_directly(args, kwargs):
             return self.run(*args, **kwargs)
@@ -452,11 +453,13 @@ class Task(Generic[P, R]):
 
     def invoke(self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: Unlimited) -> Any:
         """Call its function, within `limit`."""
-        return (limit.call_async if iscoroutinefunction(self.run) else limit.call)(self._function(), args, kwargs)
+        function: Any = self if self._has_own_call else self.run
+        return (limit.call_async if self.is_async else limit.call)(function, args, kwargs)
 
     async def ainvoke(self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: Unlimited) -> Any:
         """`invoke` of an `async def` task, in an event loop."""
-        return await limit.awaited(self._function(), args, kwargs)
+        function: Any = self if self._has_own_call else self.run
+        return await limit.awaited(function, args, kwargs)
 
     def judged(self, error: BaseException) -> BaseException:
         """What the error of a batch comes to in one of its jobs, which runs here: a retry of that job, or itself.
@@ -470,9 +473,6 @@ class Task(Generic[P, R]):
         if not is_tried_again(self, error):
             return error
         return self.retry(exc=error, throw=False, **automatic_options(self))
-
-    def _function(self) -> Any:
-        return self if self._has_own_call else self.run
 
 
 def _could_be_given(args: object, kwargs: object) -> bool:

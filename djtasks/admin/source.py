@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.db.models import Model
 
@@ -70,7 +69,7 @@ def _test(job: Job, task: Task[Any, Any] | None, args: Sequence[Any], kwargs: Ma
     if not name:
         source.imports.add("from djtasks import registry")
         name = f"registry.get({job.task!r})"
-    if iscoroutinefunction(task.run) or encoding.converters(task.run):  # only a run as a worker's does what these need
+    if task.is_async or encoding.converters(task.run):  # only a run as a worker's does what these need
         called = f"{name}.apply({source.arguments((tuple(args), dict(kwargs)), {'throw': True})})"
     else:
         called = f"{name}({source.arguments(args, kwargs)})"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from djtasks import registry
@@ -86,7 +86,7 @@ class Coroutines(Runner):
 
     def _begin(self, call: Call, place: int) -> None:
         task = registry.find(call[0].message.task)
-        is_coroutine = task is not None and iscoroutinefunction(task.run)
+        is_coroutine = task is not None and task.is_async
         job = asyncio.create_task((self._await if is_coroutine else self._call)(call, place))
         self._jobs.add(job)
         job.add_done_callback(lambda job: self._ended(job, place))
