@@ -30,7 +30,7 @@ Connect = Callable[[dict[str, Any]], Any]
 
 logger = logging.getLogger("djtasks.worker")
 
-LOOK_EVERY: Final = 0.5  # seconds
+LOOK_EVERY: Final = 0.5  # seconds between two looks at who waits too long; at least
 CONNECT_TIMEOUT: Final = 5  # seconds, whole ones; psycopg would try for 130
 READ_TIMEOUT: Final = 60  # seconds; longer than MySQL itself waits for a row's lock
 MOST_PATIENCE: Final = 64  # times the patience at first: what is slow, as it waits for a lock, is cut ever more rarely
@@ -153,11 +153,15 @@ class Waiting:
             self.moves()
             self.rests()
 
-    def cut_if_stuck(self) -> None:
-        """End the wait if it is too long. For the thread that looks after the others."""
-        since = self._since
-        if since is None or (waited := time.monotonic() - since) < self._patience * self._times:
-            return
+    def cut_if_stuck(self) -> float:
+        """End the wait if it is too long. For the thread that looks after the others.
+
+        Returns for how many seconds it cannot become so.
+        """
+        since, longest = self._since, self._patience * self._times
+        waited = 0.0 if since is None else time.monotonic() - since
+        if waited < longest:
+            return min(self._patience, longest - waited)
         driver, descriptor = self._seen or (None, -1)
         with contextlib.suppress(Exception), socket.socket(fileno=os.dup(descriptor)) as copy:
             # Still the same wait on the same connection; so the copy is of its socket, not of one with the same number.
@@ -165,6 +169,7 @@ class Waiting:
                 self._times = min(self._times * 2, MOST_PATIENCE)
                 logger.warning("The database has not answered for %.1f s, so its connection is cut", waited)
                 copy.shutdown(socket.SHUT_RDWR)
+        return 0.0
 
     def _see(self, driver: Any) -> None:
         """Note the descriptor of a connection while it asks nothing: mysqlclient tells it to no other thread then."""
@@ -214,14 +219,23 @@ class _Lookout:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.all: WeakSet[Waiting] = WeakSet()
+        self._all: WeakSet[Waiting] = WeakSet()
+        self._has_more = threading.Event()
         threading.Thread(target=self._run, name="djtasks-lookout", daemon=True).start()
 
+    def add(self, waiting: Waiting) -> None:
+        """Look after this one, too."""
+        self._all.add(waiting)
+        self._has_more.set()
+
     def _run(self) -> None:
+        pause = LOOK_EVERY
         while True:
-            time.sleep(LOOK_EVERY)
-            for each in list(self.all):
-                each.cut_if_stuck()
+            # Not more often than need be: an idle process would wake for nothing else.
+            if self._has_more.wait(pause):
+                self._has_more.clear()
+            safe = min((each.cut_if_stuck() for each in list(self._all)), default=threading.TIMEOUT_MAX)
+            pause = max(LOOK_EVERY, safe)
 
 
 _lookouts: list[_Lookout] = []
@@ -232,4 +246,4 @@ def _watch(waiting: Waiting) -> None:
     with _lock:
         if not _lookouts or _lookouts[-1].pid != os.getpid():  # threads do not go on in a fork
             _lookouts[:] = [_Lookout()]
-        _lookouts[-1].all.add(waiting)
+        _lookouts[-1].add(waiting)

@@ -62,6 +62,26 @@ def test_a_question_that_nobody_answers_ends_as_if_the_server_had_hung_up(databa
         ask(connection)
 
 
+def test_who_looks_after_connections_sleeps_as_long_as_none_can_have_waited_too_long(database):
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting = Waiting(connection, 60.0)
+        assert waiting.cut_if_stuck() == 60.0  # even if it begins to wait now
+        with waiting.asking():
+            assert 55 < waiting.cut_if_stuck() <= 60
+
+
+def test_a_connection_is_looked_after_that_comes_while_others_can_wait(database):
+    with proxy_to(database) as proxy, connection_by(proxy.port, database) as connection:
+        patient = Waiting(connection.copy(), 60.0)
+        with patient.asking():
+            time.sleep(3 * half_open.LOOK_EVERY)  # it sleeps for as long as this one may wait
+            waiting = Waiting(connection, 0.5)
+            ask(connection)
+            proxy.mute()
+            with waiting.asking(), pytest.raises(OperationalError):
+                ask(connection)
+
+
 def test_a_connection_that_nobody_greets_is_given_up_in_the_time_to_connect(database, monkeypatch):
     monkeypatch.setattr(half_open, "CONNECT_TIMEOUT", 2)
     silent = socket.create_server(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -389,8 +389,11 @@ class Broker(ABC):
         """
         return None
 
-    def has_changed(self) -> bool | None:
-        """Where looking is nearly free: whether anything was written since the last look; None elsewhere."""
+    def watcher(self) -> Callable[[], bool] | None:
+        """What tells this thread whether anything was written since it was asked last, where that is nearly free.
+
+        None elsewhere. It is asked as long as no error has come.
+        """
         return None
 
     def close(self) -> None:

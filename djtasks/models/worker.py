@@ -133,11 +133,6 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         chosen = self.exclude(default_priority=None).values_list("name", "default_priority")
         return {name: priority for name, priority in chosen if priority is not None}
 
-    def aging_steps(self) -> dict[str, float]:
-        """Of each queue in which jobs age: the seconds of waiting that count as one priority."""
-        chosen = self.exclude(aging=None).values_list("name", "aging")
-        return {name: step for name, step in chosen if step is not None}
-
     def limits(self) -> dict[str, tuple[str, int | None]]:
         """Of each queue that has a limit: its rate ("" for none), and how many of its jobs may run at a time."""
         rows = self.exclude(rate_limit="", max_concurrency=None).values_list("name", "rate_limit", "max_concurrency")

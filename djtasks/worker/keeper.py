@@ -19,7 +19,7 @@ from math import inf
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 
 import djtasks
 from djtasks import outbox, registry, restraint, signals, states
@@ -93,6 +93,8 @@ class Keeper:
         self._waiting: Waiting | None = None  # for the database
         self._pid = os.getppid() if options.forks else os.getpid()  # of the worker
         self._aging: Mapping[str, float] = {}  # queue → seconds of waiting that count as one priority
+        self._beats: Mapping[str, int] = {}  # of the workers that the broker knows, as seen last
+        self._began = time.monotonic()
 
     def turn(self) -> None:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
@@ -185,9 +187,11 @@ class Keeper:
 
     def _read_queues(self) -> None:
         """See how the queues are set, and tell a broker that keeps a copy: it may have been emptied."""
-        self._aging = Queue.objects.aging_steps()
+        queues = statements.queues_set(connections[settings.DATABASE])
+        self._aging = {each.name: each.aging for each in queues if each.aging is not None}
         if not self.broker.transactional:
-            self.broker.set_default_priorities(Queue.objects.default_priorities())
+            chosen = {each.name: each.default_priority for each in queues if each.default_priority is not None}
+            self.broker.set_default_priorities(chosen)
 
     def _age(self) -> None:
         for queue, step in self._aging.items():
@@ -210,7 +214,9 @@ class Keeper:
     def _every(self, name: str, seconds: float, act: Callable[[], object]) -> None:
         now = time.monotonic()
         if now >= self._next.get(name, 0.0):
-            self._next[name] = now + seconds
+            # In step with the others: what is due at about the same time takes one turn.
+            early = (now - self._began) % SCHEDULED_EVERY if seconds >= SCHEDULED_EVERY else 0.0
+            self._next[name] = now + seconds - early
             if self._waiting is not None:
                 self._waiting.moves()
             act()
@@ -247,10 +253,14 @@ class Keeper:
         if self.beat is not None:
             self.beat.say_if_held_up()
         processed, failed = self.slots.counts()
-        row = Worker.objects.filter(pk=self.worker)
-        row.update(processed=processed, failed=failed, scheduler_at=self.beat.woke_at if self.beat else None)
-        if not self.broker.transactional:
-            row.update(beat=F("beat") + 1, beat_at=utc_now())
+        statements.tell_of_worker(
+            connections[settings.DATABASE],
+            self.worker,
+            processed=processed,
+            failed=failed,
+            woke_at=self.beat.woke_at if self.beat else None,
+            beat_at=None if self.broker.transactional else utc_now(),
+        )
         signals.heartbeat_sent.notify(sender=self)
 
     def _promote(self) -> None:
@@ -280,7 +290,7 @@ class Keeper:
 
     def _watch(self, *, has_running: bool) -> None:
         """Look who moves. `has_running`: whether any row says that its job is somebody's."""
-        beats = self.broker.beats()
+        beats = self._beats = self.broker.beats()
         owners = set() if self.broker.transactional else self.broker.owners()
         if has_running:
             owners |= Job.objects.all().owners()
@@ -288,7 +298,7 @@ class Keeper:
         orphans = [owner for owner in owners if _worker_of(owner) not in beats]
         lost = [Loss(name, known=False, beat=beats[name]) for name in self._workers.look(others)]
         # A worker that the broker does not know may be one of another broker, and live.
-        rows = dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat")) if orphans else {}
+        rows = statements.beats(connections[settings.DATABASE]) if orphans else {}
         orphans_by_beat = {owner: rows.get(_worker_of(owner)) for owner in orphans}
         lost += [Loss(name, known=False) for name in self._owners.look(orphans_by_beat)]
         for loss in lost:
@@ -347,8 +357,8 @@ class Keeper:
 
     def _bury(self) -> None:
         """Workers that the broker has never heard of, and that do not get to it either, are lost."""
-        silent = Worker.objects.filter(lost_at=None, stopped_at=None).exclude(pk__in=self.broker.beats())
-        if lost := self._silent.look(dict(silent.values_list("pk", "beat"))):
+        live = statements.beats(connections[settings.DATABASE])
+        if lost := self._silent.look({name: beat for name, beat in live.items() if name not in self._beats}):
             Worker.objects.filter(pk__in=lost).update(lost_at=utc_now())
 
     def _restore(self, loss: Loss) -> None:

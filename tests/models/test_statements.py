@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models import Count, Min
 
 from djtasks.message import Delivery, Failure, Message, Outcome, microseconds
-from djtasks.models import Job, Limit, Queue, statements
+from djtasks.models import Job, Limit, Queue, Worker, statements
 from djtasks.models.statements import BATCH, BATCH_SIZE
 
 ETA = datetime(2040, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -524,3 +524,54 @@ def test_the_limits_that_an_operator_has_set_are_those_of_tasks_and_of_queues(co
 
 def test_where_nothing_is_set_there_is_no_limit(connection):
     assert statements.limits_set(connection) == ({}, {})
+
+
+def test_queues_that_are_set_are_those_with_a_priority_or_with_jobs_that_age(connection):
+    Queue.objects.bulk_create(
+        [
+            Queue(name="urgent", default_priority=9),
+            Queue(name="patient", aging=0.5),
+            Queue(name="both", default_priority=0, aging=60),
+            Queue(name="paused", paused=True),
+        ]
+    )
+    found = sorted(statements.queues_set(connection))
+    assert found == [("both", 0, 60.0), ("patient", None, 0.5), ("urgent", 9, None)]
+    assert {name: priority for name, priority, _aging in found if priority is not None} == (
+        Queue.objects.default_priorities()
+    )
+
+
+# Workers
+
+
+@pytest.fixture
+def workers(connection):
+    """Two that live, and one each that has stopped and that is lost; nobody has been heard of since `PAST`."""
+    ends = {"one": {}, "two": {}, "stopped": {"stopped_at": PAST}, "lost": {"lost_at": PAST}}
+    Worker.objects.bulk_create(
+        Worker(id=name, hostname=name, pid=1, queues="null", pool="solo", concurrency=1, beat=5, beat_at=PAST, **end)
+        for name, end in ends.items()
+    )
+
+
+def test_beats_are_those_of_workers_that_are_neither_stopped_nor_lost(connection, workers):
+    assert statements.beats(connection) == {"one": 5, "two": 5}
+
+
+def test_those_beat_that_are_neither_stopped_nor_lost(connection, workers):
+    assert statements.beat(connection, ["one", "stopped", "lost", "unknown"]) == 1
+    assert dict(Worker.objects.values_list("pk", "beat")) == {"one": 6, "two": 5, "stopped": 5, "lost": 5}
+    times = dict(Worker.objects.values_list("pk", "beat_at"))
+    assert abs(times.pop("one") - datetime.now(UTC)) < NEAR
+    assert set(times.values()) == {PAST}
+
+
+def test_of_a_worker_is_noted_how_it_stands(connection, workers):
+    told = {"processed": 10, "failed": 2, "woke_at": ETA}
+    statements.tell_of_worker(connection, "one", **told, beat_at=None)
+    statements.tell_of_worker(connection, "two", **{**told, "woke_at": None}, beat_at=ETA)
+    columns = ("processed", "failed", "scheduler_at", "beat", "beat_at")
+    assert Worker.objects.values_list(*columns).get(pk="one") == (10, 2, ETA, 5, PAST)
+    assert Worker.objects.values_list(*columns).get(pk="two") == (10, 2, None, 6, ETA)
+    assert Worker.objects.values_list(*columns).get(pk="lost") == (0, 0, None, 5, PAST)

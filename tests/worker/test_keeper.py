@@ -1,7 +1,7 @@
 """The keeper's own judgement: who is lost."""
 
-import time
 from datetime import timedelta
+from math import inf
 
 import pytest
 from django.db import connections
@@ -131,21 +131,44 @@ def test_a_keeper_without_work_looks_at_the_tables_by_one_question(keeper):
     assert len(queries) == (2 if keeper.broker.transactional else 1)  # with the beats
 
 
-def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keeper):
+def test_what_a_keeper_has_to_do_at_about_the_same_time_takes_one_turn(keeper, clock):
+    """Else an idle worker would wake for each of it."""
+    periods = {"often": keeper_module.SCHEDULED_EVERY, "now and then": 1.0, "seldom": 5.0}
+    keeper._began = clock.now
+    for name, seconds in periods.items():
+        keeper._every(name, seconds, lambda: None)
+        clock.now += 0.08  # each takes its time at first
+    turns, done = 0, []
+    end = keeper._began + 10
+    while (soonest := min(keeper._next.values())) < end:
+        clock.now = soonest + 0.001
+        turns += 1
+        for name, seconds in periods.items():
+            keeper._every(name, seconds, lambda name=name: done.append(name))
+    assert (turns, done.count("now and then"), done.count("seldom")) == (39, 9, 1)
+
+
+def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keeper, clock):
+    keeper._began = clock.now
     turn_until_rested(keeper)
-    assert 0.05 < keeper.pause() <= keeper_module.SCHEDULED_EVERY
+    assert keeper.pause() == keeper_module.SCHEDULED_EVERY
     keeper.broker.enqueue([Message(id="soon", task="some.task", countdown=0.2)])
     keeper._next["promote"] = 0.0
     keeper.turn()
     assert keeper.pause() <= 0.2
-    wait_until(lambda: keeper.turn() or keeper.broker.claim("default", limit=1, worker="one"))
+
+    def claimed():
+        clock.now += keeper.pause()
+        keeper.turn()
+        return keeper.broker.claim("default", limit=1, worker="one")
+
+    wait_until(claimed)
 
 
 def turn_until_rested(keeper):
     """Turn until nothing but looking out for scheduled jobs is due."""
     keeper.turn()
-    later = time.monotonic() + 60
-    keeper._next = {name: later for name in keeper._next if name != "promote"}
+    keeper._next = {name: inf for name in keeper._next if name != "promote"}
     keeper.turn()
 
 

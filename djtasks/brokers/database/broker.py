@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -188,16 +189,14 @@ class DatabaseBroker(OperatedQueues):
         return {queue: moment(since) for queue, since in found.items() if queue in queues}
 
     def beat(self, workers: Sequence[str]) -> set[str]:
-        with errors_named(), self._atomic():
-            now = statements.now(self.connection)
-            live = Worker.objects.filter(pk__in=workers, lost_at=None, stopped_at=None)
-            if live.update(beat=F("beat") + 1, beat_at=now) == len(set(workers)):
+        with errors_named():
+            if statements.beat(self.connection, workers) == len(set(workers)):
                 return set(workers)
-            return set(live.values_list("pk", flat=True))
+            return set(workers) & statements.beats(self.connection).keys()
 
     def beats(self) -> Mapping[str, int]:
         with errors_named():
-            return dict(Worker.objects.filter(lost_at=None, stopped_at=None).values_list("pk", "beat"))
+            return statements.beats(self.connection)
 
     def owners(self) -> set[str]:
         with errors_named():
@@ -234,7 +233,7 @@ class DatabaseBroker(OperatedQueues):
         with errors_named():
             self._wakeup().wait(timeout)
 
-    @property
+    @cached_property
     def one_writer(self) -> bool:
         return self.connection.vendor == "sqlite"
 
@@ -246,11 +245,11 @@ class DatabaseBroker(OperatedQueues):
         with errors_named():
             self._wakeup().drain()
 
-    def has_changed(self) -> bool | None:
+    def watcher(self) -> Callable[[], bool] | None:
         if self.connection.vendor != "sqlite":
             return None
         with errors_named():
-            return self._wakeup().changed()
+            return self._wakeup().watcher()
 
     def close(self) -> None:
         self.connection.close()

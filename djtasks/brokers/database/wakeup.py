@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from djtasks.exceptions import BrokerUnavailable
 
 CHANNEL: Final = "djtasks"
 NOTIFY_PAUSE: Final = 0.002  # seconds; a worker that has just worked looks again within that time anyhow
@@ -46,13 +48,23 @@ class Wakeup:
         with self.connection.wrap_database_errors:
             return bool(list(driver.notifies(timeout=0)))
 
-    def changed(self) -> bool:
-        """SQLite: whether another connection has written since the last look."""
+    def watcher(self) -> Callable[[], bool]:
+        """SQLite: what tells whether another connection has written since the last look. It raises BrokerUnavailable.
+
+        It asks the driver itself, and nothing else: an idle worker asks all the time.
+        """
         self.connection.ensure_connection()
-        with self.connection.wrap_database_errors:  # by the driver itself: this is asked all the time
-            (version,) = self.connection.connection.execute("PRAGMA data_version").fetchone()
-        before, self._version = self._version, version
-        return bool(before != version)
+        driver, errors = self.connection.connection, self.connection.Database.Error  # type: ignore[attr-defined]
+
+        def has_changed() -> bool:
+            try:
+                (version,) = driver.execute("PRAGMA data_version").fetchone()
+            except errors as error:
+                raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
+            before, self._version = self._version, version
+            return bool(before != version)
+
+        return has_changed
 
     def wait(self, timeout: float) -> None:
         """Block until a job may be ready, at most `timeout` seconds."""
@@ -66,8 +78,8 @@ class Wakeup:
             time.sleep(min(timeout, LONGEST_PAUSE["mysql"]))
 
     def _wait_for_change(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not self.changed() and time.monotonic() < deadline:
+        deadline, has_changed = time.monotonic() + timeout, self.watcher()
+        while not has_changed() and time.monotonic() < deadline:
             time.sleep(DATA_VERSION_PAUSE)
 
     def _listen(self) -> None:

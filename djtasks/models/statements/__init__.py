@@ -18,15 +18,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models.fields import as_parameter, as_utc
 from djtasks.models.statements import mysql, postgresql, sqlite
-from djtasks.models.statements.common import BATCH, BATCH_SIZE, VENDORS, delivery, sql
+from djtasks.models.statements.common import BATCH, BATCH_SIZE, CLOCKS, VENDORS, delivery, sql
 from djtasks.models.statements.places import call_next, close_line, count_places, lock_limit, put_tickets
 from djtasks.models.statements.postgresql import arrays, store
+from djtasks.models.statements.workers import beat, beats, tell_of_worker
 
 __all__ = [
     "BATCH",
     "BATCH_SIZE",
     "VENDORS",
     "arrays",
+    "beat",
+    "beats",
     "call_next",
     "claim",
     "close_line",
@@ -46,26 +49,25 @@ __all__ = [
     "promote",
     "put_tickets",
     "queues",
+    "queues_set",
     "record",
     "schedules_due",
     "sql",
     "state",
     "store",
+    "tell_of_worker",
     "until_due",
 ]
 
 _VENDORS: Final[dict[str, ModuleType]] = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql}
 
 
-_CLOCKS: Final = {"postgresql": "clock_timestamp()", "mysql": "utc_timestamp(6)"}  # SQLite has this machine's
-
-
 def now(connection: BaseDatabaseWrapper) -> datetime:
     """The time by the database's clock, aware; by this machine's where the database is a file."""
-    if connection.vendor not in _CLOCKS:
+    if connection.vendor not in CLOCKS:
         return datetime.now(UTC)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_CLOCKS[connection.vendor]}")
+        cursor.execute(f"SELECT {CLOCKS[connection.vendor]}")
         (moment,) = cursor.fetchone()
     return as_utc(moment, connection) or datetime.now(UTC)
 
@@ -74,7 +76,7 @@ def schedules_due(connection: BaseDatabaseWrapper, moment: datetime) -> tuple[da
     """`now`, and whether any schedule is due by `moment`."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_CLOCKS.get(connection.vendor, 'NULL')}, EXISTS "  # noqa: S608
+            f"SELECT {CLOCKS.get(connection.vendor, 'NULL')}, EXISTS "  # noqa: S608
             "(SELECT 1 FROM djtasks_periodictask WHERE enabled AND next_run_at <= %s)",
             [as_parameter(moment, connection)],
         )
@@ -178,6 +180,21 @@ def limits_set(connection: BaseDatabaseWrapper) -> LimitsSet:
             else:
                 found.rates[name] = rate
     return found
+
+
+class QueueSet(NamedTuple):
+    """How a queue is set."""
+
+    name: str
+    default_priority: int | None
+    aging: float | None  # seconds of waiting that count as one priority
+
+
+def queues_set(connection: BaseDatabaseWrapper) -> list[QueueSet]:
+    """The queues that have a default priority, or in which jobs age."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql(connection.vendor, "queues_set"))
+        return [QueueSet(*row) for row in cursor.fetchall()]
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> list[str]:

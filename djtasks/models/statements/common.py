@@ -22,6 +22,8 @@ BATCH_SIZE: Final = 4 * 1024 * 1024  # characters of such a statement; a server'
 _ROW: Final = re.compile(r"-- row\n(.*)\n-- end of row\n", re.DOTALL)
 _COMMENT: Final = re.compile(r"^--(?! row| end of row).*\n", re.MULTILINE)
 
+CLOCKS: Final = {"postgresql": "clock_timestamp()", "mysql": "utc_timestamp(6)"}  # SQLite has this machine's
+
 Lease = tuple[str, str, int]  # of what is due at once: state, worker, token
 
 
