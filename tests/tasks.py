@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -247,6 +247,24 @@ def start_a_program(path, seconds):
 @shared_task
 def close_everything():
     os.closerange(3, 256)
+
+
+@shared_task
+def close_pipes():
+    for each in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):
+            if str(each.readlink()).startswith("pipe:") and int(each.name) > 2:
+                os.close(int(each.name))
+
+
+@shared_task
+def leave_alarm(path, seconds):
+    def ring(*_):
+        Path(path).write_text("it rang")
+        raise ValueError("left behind")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @shared_task

@@ -78,8 +78,8 @@ class Consumer:
 
     # Who runs jobs
 
-    def next(self) -> Call | None:
-        """The next call to run; blocks until there is one. None when the child is to stop.
+    def next(self, unless: Callable[[], bool] = lambda: False) -> Call | None:
+        """The next call to run; blocks until there is one, or `unless` holds. None then, and when the child is to stop.
 
         Not for more than `runs` at a time: a place for it must be free.
         """
@@ -89,6 +89,8 @@ class Consumer:
                 if call is not None:
                     self._running[id(call)] = call, time.monotonic()
                     break
+                if unless():
+                    return None
                 self._changed.wait(timeout=pause)
             else:
                 return None
@@ -134,6 +136,12 @@ class Consumer:
     def is_idle(self) -> bool:
         """Nothing runs and nothing is held."""
         return not (self._running or self._waiting or self._gathering)
+
+    @property
+    def is_bare(self) -> bool:
+        """Nothing runs and nothing is here, not even for later or to be given back."""
+        held = self._running or self._waiting or self._for_slots or self._late or self._leaving
+        return not (held or self._gathering)
 
     @property
     def has_room(self) -> bool:
@@ -239,23 +247,29 @@ class Consumer:
 
     def _take(self, claimed: list[Delivery]) -> int:
         """Take claimed jobs, but for those that a limit lets wait. Returns how many."""
+        free, held = self._let_through(claimed) if claimed else (claimed, 0)
+        calls = self._gathering.add(free, self._solitude.is_for)
+        calls = [self._as_it_stands(each) if len(each) > 1 else each for each in calls]
+        with self._changed:
+            self._waiting.extend(calls)
+            self._changed.notify(len(calls))
+        return len(free) + held
+
+    def _let_through(self, claimed: list[Delivery]) -> tuple[list[Delivery], int]:
+        """Those of claimed jobs that limits let begin; and how many are held here for their slots."""
+        self._restraints.look()
+        if not self._restraints.are_on(claimed):
+            return claimed, 0
         held: list[Held] = []
 
         def hold(some: Sequence[Held]) -> None:
             held.extend(some)
             self._hold(some)
 
-        if claimed:
-            self._restraints.look()
-            with self._changed:
-                here, count = self._all(), len(self._for_slots)
-            claimed = self._restraints.let_through(claimed, hold, held=count, here=here, seconds=self._seconds)
-        calls = self._gathering.add(claimed, self._solitude.is_for)
-        calls = [self._as_it_stands(each) if len(each) > 1 else each for each in calls]
         with self._changed:
-            self._waiting.extend(calls)
-            self._changed.notify(len(calls))
-        return len(claimed) + len(held)
+            here, count = self._all(), len(self._for_slots)
+        free = self._restraints.let_through(claimed, hold, held=count, here=here, seconds=self._seconds)
+        return free, len(held)
 
     def _hold(self, held: Sequence[Held]) -> None:
         """Keep jobs here until their slots."""
@@ -364,14 +378,16 @@ class Consumer:
 
     def _wanted(self, unsettled: int) -> int:
         free, waiting = self._runs - len(self._running), len(self._waiting)
+        is_sated = time.monotonic() - self.claims.sated < SATISFIED  # then first what comes of what is at hand
+        if is_sated and (unsettled or waiting or free <= 0) and not self._solitude.is_sought:
+            return 0
         if self.stopping or (free <= waiting and waiting * 2 > self._most_ahead) or not self._is_fresh():
             return 0
         if self._solitude.is_kept(self.known):
             return 0
         if self._solitude.is_sought:
             return 1 if self._may_run_alone() and not unsettled else 0
-        is_sated = time.monotonic() - self.claims.sated < SATISFIED  # then first what comes of what is at hand
-        if self.runs_long() or (is_sated and (unsettled or not self.has_room)):
+        if self.runs_long():
             return 0
         most = max(free, self.ahead())
         return most - waiting if free > waiting or waiting * 2 <= most else 0

@@ -44,6 +44,9 @@ class Gathering:
         """How many jobs wait here."""
         return sum(len(each.deliveries) for each in list(self._gathered.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._gathered)
+
     def add(self, deliveries: Iterable[Delivery], is_alone: Callable[[Delivery], bool]) -> list[Call]:
         """Take those of claimed jobs that wait for others. Returns the calls that can be made now, in their order.
 

@@ -1,6 +1,7 @@
 """The connection of the I/O thread in the hands of the thread that runs jobs, while the I/O thread sleeps.
 
-Who has run the one job that there was stores it then: a hand-over between two threads takes as long as the statement.
+Who has run the one job that there was stores it then, and looks for the next one itself: a hand-over between two
+threads takes longer than the statement.
 """
 
 from __future__ import annotations
@@ -39,20 +40,16 @@ class Lending:
         finally:
             self._turn.acquire()
 
+    @property
+    def is_to_be_had(self) -> bool:
+        """Whether the owner sleeps, and nobody else has its connection."""
+        return self._connection is not None and not self._turn.locked()
+
     @contextmanager
     def borrowed(self) -> Iterator[bool]:
         """Within the block the owner's connection is this thread's; False if it is not to be had."""
-        if not self._turn.acquire(blocking=False):
-            yield False
-            return
-        try:
-            yield from self._swapped()
-        finally:
-            self._turn.release()
-
-    def _swapped(self) -> Iterator[bool]:
         theirs, waiting = self._connection, self._waiting
-        if theirs is None or waiting is None or theirs.connection is None:  # to connect is the owner's
+        if theirs is None or waiting is None or not self._turn.acquire(blocking=False):
             yield False
             return
         mine = connections[settings.DATABASE]
@@ -63,3 +60,4 @@ class Lending:
             waiting.moves()
         finally:
             connections[settings.DATABASE] = mine
+            self._turn.release()

@@ -68,6 +68,10 @@ class Restraints:
             restraint = self._known[name] = None if task is None else restraint_on(task, self._rates, of_queue)
             return restraint
 
+    def are_on(self, deliveries: Sequence[Delivery]) -> bool:
+        """Whether there are limits on any of these jobs."""
+        return any(self.on(each.message) is not None for each in deliveries)
+
     def look(self, every: float = READ_EVERY) -> None:
         """See what an operator has set, if the last look is `every` seconds ago."""
         if time.monotonic() - self._read < every:
@@ -108,8 +112,6 @@ class Restraints:
         Raises BrokerUnavailable.
         """
         limited = [(each, found) for each in deliveries if (found := self.on(each.message)) is not None]
-        if not limited:
-            return list(deliveries)
         free = {each.id: each for each in deliveries}
         restrained = [(each, found) for each, found in limited if not _ends_without_a_run(each)]
         for each, _found in restrained:

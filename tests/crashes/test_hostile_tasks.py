@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.db import connections
 
 from djtasks import states
+from djtasks.conf import settings
 from djtasks.models import Job, Worker
 from tests import tasks
 from tests.crashes.test_kills import is_gone, lines, runner
@@ -75,6 +77,32 @@ def test_a_process_whose_descriptors_were_closed_is_replaced(start_worker):
     culprit = tasks.close_everything.delay()
     assert tasks.add.delay(1, 1).get(timeout=30) == 2
     wait_until(culprit.ready)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_process_whose_pipes_were_closed_is_replaced_before_it_takes_others_for_them(start_worker):
+    """Their numbers are those of files that are opened next, such as a database's."""
+    start_worker("-c", "1")
+    culprit = tasks.close_pipes.delay()
+    for number in range(3):
+        assert tasks.add.delay(number, 1).get(timeout=30) == number + 1
+    assert (culprit.get(timeout=30), culprit.row.losses) == (None, 0)
+    connection = connections[settings.DATABASE]
+    if connection.vendor == "sqlite":
+        journal = Path(f"{connection.settings_dict['NAME']}-wal")
+        assert journal.read_bytes()[:3] == b"\x37\x7f\x06"  # by SQLite's description of its files
+
+
+def test_an_alarm_that_a_job_leaves_behind_stops_no_worker(start_worker, tmp_path):
+    """Its handler raises in whatever the thread that runs jobs is at between two of them."""
+    worker = start_worker("-c", "1")
+    for number, seconds in enumerate((0.02, 0.1, 0.3)):
+        path = tmp_path / str(number)
+        left = tasks.leave_alarm.delay(str(path), seconds)
+        wait_until(path.exists)
+        assert tasks.add.delay(number, 1).get(timeout=30) == number + 1
+        assert left.get(timeout=30) is None
+    assert worker.stop(seconds=10) == 0
 
 
 def test_a_task_that_ignores_stops_does_not_keep_its_worker(start_worker):

@@ -30,9 +30,10 @@ def signal_all(worker, number):
 def test_places_of_a_worker_that_was_killed_are_taken_within_the_time_that_is_promised(start_worker, tmp_path):
     path = tmp_path / "few"
     first = start_worker("-c", "2")
-    tasks.few_at_a_time.enqueue_many([(str(path), number, 1.0) for number in range(8)])
+    tasks.few_at_a_time.enqueue_many([(str(path), number, 1.0) for number in range(2)])
     wait_until(lambda: len(begun(path)) == 2)
     start_worker("-c", "2")
+    tasks.few_at_a_time.enqueue_many([(str(path), number, 1.0) for number in range(2, 8)])
     wait_until(lambda: len(begun(path)) >= 4)
     killed = time.time()
     first.kill_all()

@@ -1,7 +1,9 @@
 """One process that runs jobs, as an object: what it does before a job's own code."""
 
+import os
+import signal
 import threading
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from django.db import OperationalError, connections
@@ -9,6 +11,7 @@ from django.db import OperationalError, connections
 from djtasks import chain, states
 from djtasks.brokers import get_broker
 from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job
 from djtasks.worker.child import Child
 from djtasks.worker.options import WorkerOptions
@@ -113,3 +116,76 @@ def test_what_ends_while_the_io_thread_is_at_work_is_stored_by_that(working, mon
         patch.setattr(working.exchange._lending, "borrowed", lambda: nullcontext(False))
         working.work(call, 0)
     assert result.get(timeout=20) == 3
+
+
+@contextmanager
+def meanwhile(condition, act):
+    """Do something in another thread, once a condition holds."""
+
+    def run():
+        try:
+            wait_until(condition)
+            act()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_who_has_no_job_claims_the_next_one_itself(working, monkeypatch):
+    """A hand-over from thread to thread takes as long as all that a job needs from its claim to its start."""
+
+    def take(claimed):
+        threads.append(threading.current_thread())
+        return given(claimed)
+
+    threads, given = [], working.consumer._take
+    monkeypatch.setattr(working.consumer, "_take", take)
+    with meanwhile(lambda: working.exchange._is_parked, lambda: tasks.add.delay(1, 2)):
+        call = working.exchange.next()
+    assert threads[-1] is threading.current_thread()
+    working.work(call, 0)
+    wait_until(lambda: Job.objects.get(pk=call[0].id).state == states.SUCCESS)
+
+
+@pytest.mark.parametrize("stopper", ["a signal", "another thread"])
+def test_a_stop_ends_the_wait_of_who_does_the_io_threads_work(working, stopper):
+    ways = {"a signal": lambda: os.kill(os.getpid(), signal.SIGUSR1), "another thread": working.stop}
+    before = signal.signal(signal.SIGUSR1, working.stop)
+    try:
+        with meanwhile(lambda: working.exchange._is_parked, ways[stopper]):
+            assert working.exchange.next() is None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_outage_while_nobody_has_a_job_is_outlived(working, monkeypatch):
+    """Whoever does the I/O thread's work then meets the error, and goes on as that would."""
+    waits = iter([OperationalError("gone"), BrokerUnavailable("gone")])
+
+    def listen():
+        for error in waits:
+            threads.append(threading.current_thread())
+            raise error
+        return given()
+
+    threads, given = [], working.consumer.listen
+    monkeypatch.setattr(working.consumer, "listen", listen)
+    with meanwhile(lambda: len(threads) == 2, lambda: tasks.add.delay(1, 2)):
+        call = working.exchange.next()
+    assert call[0].message.task == tasks.add.name
+    assert threading.current_thread() in threads
+
+
+def test_an_error_that_nobody_expects_ends_who_runs_jobs(working, monkeypatch):
+    """It may be that of a signal's handler, in the middle of anything: a new process is safer than this one."""
+    monkeypatch.setattr(working.consumer, "is_stuck", lambda: threading.current_thread() is main and 1 / 0)
+    main = threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        working.exchange.next()
+    assert working.exchange._thread.is_alive()

@@ -20,8 +20,8 @@ class MainThread(Runner):
         self.limiter = Alarm(child.options.limits, clean=close_connections)
 
     def run(self) -> None:
-        child, consumer = self.child, self.child.consumer
-        while (call := consumer.next()) is not None:
+        child, exchange = self.child, self.child.exchange
+        while (call := exchange.next()) is not None:
             child.work(call, 0)
 
     def tidy_up(self) -> None:
