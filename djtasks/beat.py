@@ -343,7 +343,8 @@ class Beat:
     def _report(self, sent: Sequence[Ready]) -> None:
         for each in sent:
             if each.left_out:
-                logger.warning("Schedule %s: %s", each.row.name, each.left_out)
+                level = logging.WARNING if _is_told(each.row.task) else logging.DEBUG
+                logger.log(level, "Schedule %s: %s", each.row.name, each.left_out)
         names = [each.row.name for each in sent if each.messages and _is_told(each.row.task)]
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

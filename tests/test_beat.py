@@ -147,6 +147,14 @@ def test_late_ticks_are_all_sent_in_their_order(now):
     assert read().total_run_count == len(ids)
 
 
+def test_of_our_own_housekeeping_the_log_does_not_say_that_it_was_missed(now, caplog):
+    caplog.set_level(logging.INFO)
+    make(due=now() - 5 * HOUR - 30 * SECOND, task="djtasks.count")
+    once()
+    assert len(sent()) == 1
+    assert "made up for" not in caplog.text
+
+
 def test_what_was_missed_is_run_once_and_the_log_says_so(now, caplog):
     make(due=now() - 5 * HOUR - 30 * SECOND)
     once()

@@ -530,6 +530,8 @@ def test_call_waits_for_the_result_if_asked_to(database, start_worker):
     assert djtasks("call", "tests.tasks.add", "-a", "[20, 22]", "--wait") == ["SUCCESS: 42"]
     with pytest.raises(CommandError, match="has not ended within 0"):
         djtasks("call", "tests.tasks.sleep", "-a", "[5]", "--wait", "0.1")
+    with pytest.raises(SystemExit, match="1"):
+        djtasks("call", "tests.tasks.fail", "--wait")
 
 
 def test_result_tells_what_has_come_of_a_job(database):

@@ -38,7 +38,8 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--priority", type=int, help="-100 to 100; the higher one goes first.")
     parser.add_argument(
         "--wait", nargs="?", type=seconds, const=LONGEST_WAIT, metavar="SECONDS",
-        help=f"Wait for its end, {LONGEST_WAIT:g} seconds at most by default, and print that.",
+        help=f"Wait for its end, {LONGEST_WAIT:g} seconds at most by default, and print that; "
+        "exit code 1 if it has not ended well.",
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
 from django.db import DatabaseError
 
-from djtasks import upkeep
+from djtasks import states, upkeep
 from djtasks.brokers import get_broker
 from djtasks.brokers.base import QueueSize
 from djtasks.conf import settings
@@ -178,6 +178,8 @@ class Command(BaseCommand):
             self._print_json(values)
         else:
             self.stdout.write("\n".join(map(printable, sentence.split("\n"))))
+        if given.get("wait") is not None and values["state"] != states.SUCCESS:
+            raise SystemExit(1)
 
     def _add_prune(self, subcommands: Subcommands) -> None:
         parser = self._parser(
