@@ -24,7 +24,7 @@ peers:      {", ".join(PEERS)}
 scenarios:  {", ".join(SCENARIOS)}
 
 examples:
-  python -m benchmarks --quick                                      less than a minute, for a first look
+  python -m benchmarks --quick                                      some minutes, for a first look
   python -m benchmarks --only djtasks-postgresql,celery-redis --scenario drain --rounds 5
   python -m benchmarks --write docs/benchmarks.md                   puts the table into that page
 
