@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import ref
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -219,13 +219,13 @@ class _Lookout:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._all: WeakSet[Waiting] = WeakSet()
+        self._all: list[ref[Waiting]] = []  # a set must not grow while another thread walks it
         self._has_more = threading.Event()
         threading.Thread(target=self._run, name="djtasks-lookout", daemon=True).start()
 
     def add(self, waiting: Waiting) -> None:
         """Look after this one, too."""
-        self._all.add(waiting)
+        self._all.append(ref(waiting, self._all.remove))
         self._has_more.set()
 
     def _run(self) -> None:
@@ -234,7 +234,9 @@ class _Lookout:
             # Not more often than need be: an idle process would wake for nothing else.
             if self._has_more.wait(pause):
                 self._has_more.clear()
-            safe = min((each.cut_if_stuck() for each in list(self._all)), default=threading.TIMEOUT_MAX)
+            there = [waiting for each in self._all.copy() if (waiting := each()) is not None]
+            safe = min((each.cut_if_stuck() for each in there), default=threading.TIMEOUT_MAX)
+            del there  # or those that end are kept while we sleep
             pause = max(LOOK_EVERY, safe)
 
 
