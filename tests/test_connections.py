@@ -10,6 +10,7 @@ from django.db import OperationalError, connections
 
 from djtasks import chord, states
 from djtasks.brokers.database.wakeup import Wakeup
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.models import Job
 from tests import own_servers, servers, tasks
 from tests.own_servers import NotInstalled
@@ -89,6 +90,17 @@ def test_a_connection_that_was_lost_while_its_worker_was_about_to_wait_is_the_da
         connection.cursor().execute("SELECT 1")
     with pytest.raises(OperationalError):
         wakeup.fileno()
+    connection.close()
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_who_watches_on_a_connection_that_was_lost_meanwhile_says_so(database):
+    connection = connections[database].copy()
+    watcher = Wakeup(connection).watcher(["default"])
+    assert not watcher.may_be_ready()
+    end_all_connections(database)
+    with pytest.raises(BrokerUnavailable):
+        watcher.may_be_ready()
     connection.close()
 
 

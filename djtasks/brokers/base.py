@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from djtasks.exceptions import ImproperlyConfigured
 from djtasks.masking import masked_url
@@ -86,6 +86,13 @@ def unreadable(url: str, error: Exception) -> ImproperlyConfigured:
     if re.search(r"://[^:@]*:[^@]*[/?#\[\]@%].*@", url):
         text += ". In a password / ? # [ ] @ % : stand as %2F %3F %23 … (urllib.parse.quote(password, safe=''))"
     return ImproperlyConfigured(text)
+
+
+class Watcher(NamedTuple):
+    """Who may know of new jobs."""
+
+    may_be_ready: Callable[[], bool]  # raises BrokerUnavailable
+    is_free: bool  # whether it may be asked all the time
 
 
 class Broker(ABC):
@@ -389,8 +396,8 @@ class Broker(ABC):
         """
         return None
 
-    def watcher(self) -> Callable[[], bool] | None:
-        """What tells this thread whether anything was written since it was asked last, where that is nearly free.
+    def watcher(self, queues: Sequence[str]) -> Watcher | None:
+        """What tells this thread whether `queues` may hold a ready job, where that costs less than to claim.
 
         None elsewhere. It is asked as long as no error has come.
         """

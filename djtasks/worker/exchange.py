@@ -363,12 +363,15 @@ class Exchange:
             # After a longer sleep it is to look after what has come of the job at once.
             return self._nap(timeout) if timeout <= NAP else readable(descriptors, timeout)
         without_work = time.monotonic() - self._worked
-        has_changed = self.broker.watcher()
-        if has_changed is None:
+        watcher = self.broker.watcher(self.consumer.claims.queues)
+        if watcher is None:
             return readable(descriptors, min(timeout, _paced(BLIND_PAUSES, without_work)))
-        pause, deadline = _paced(CHEAP_PAUSES, without_work), time.monotonic() + timeout
-        while not (woken := readable(descriptors, pause)) and not has_changed() and time.monotonic() < deadline:
-            pass
+        pause = _paced(CHEAP_PAUSES if watcher.is_free else BLIND_PAUSES, without_work)
+        deadline = time.monotonic() + timeout
+        while not (woken := readable(descriptors, min(pause, timeout))):
+            timeout = deadline - time.monotonic()
+            if timeout <= 0 or watcher.may_be_ready():
+                break
         return woken
 
     def _recover(self, error: Exception, failures: int) -> None:

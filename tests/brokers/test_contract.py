@@ -647,6 +647,22 @@ def test_waiting_ends_after_its_time(broker):
     broker.wait(["default"], timeout=0.05)
 
 
+def test_where_no_descriptor_tells_of_new_jobs_a_watcher_does(broker):
+    watcher = broker.watcher(["other", "default"])
+    is_woken = broker.wakeable(["other", "default"]) is not None
+    broker.drain_wakeups()
+    assert (watcher is None) is is_woken
+    if watcher is None:
+        return
+    watcher.may_be_ready()  # whatever came before
+    assert not watcher.may_be_ready()
+    in_threads(1, lambda _: broker.enqueue([message()]), broker)
+    assert watcher.may_be_ready()
+    claim(broker)
+    watcher.may_be_ready()
+    assert not watcher.may_be_ready()
+
+
 def closing(function, broker):
     def run(number):
         try:

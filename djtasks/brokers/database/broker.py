@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -15,7 +15,7 @@ from django.db.models import F, Q
 
 from djtasks import states
 from djtasks.brokers import base
-from djtasks.brokers.base import LimitStanding, Loss
+from djtasks.brokers.base import LimitStanding, Loss, Watcher
 from djtasks.brokers.database import limiting, uniqueness
 from djtasks.brokers.database.operated import BATCH, OperatedQueues, as_delivery, errors_named
 from djtasks.brokers.database.wakeup import Notifier, Wakeup
@@ -245,11 +245,11 @@ class DatabaseBroker(OperatedQueues):
         with errors_named():
             self._wakeup().drain()
 
-    def watcher(self) -> Callable[[], bool] | None:
-        if self.connection.vendor != "sqlite":
+    def watcher(self, queues: Sequence[str]) -> Watcher | None:
+        if self.connection.vendor == "postgresql":
             return None
         with errors_named():
-            return self._wakeup().watcher()
+            return self._wakeup().watcher(queues)
 
     def close(self) -> None:
         self.connection.close()

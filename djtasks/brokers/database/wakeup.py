@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from djtasks.brokers.base import Watcher
 from djtasks.exceptions import BrokerUnavailable
+from djtasks.models import statements
 
 CHANNEL: Final = "djtasks"
 NOTIFY_PAUSE: Final = 0.002  # seconds; a worker that has just worked looks again within that time anyhow
@@ -48,23 +50,33 @@ class Wakeup:
         with self.connection.wrap_database_errors:
             return bool(list(driver.notifies(timeout=0)))
 
-    def watcher(self) -> Callable[[], bool]:
-        """SQLite: what tells whether another connection has written since the last look. It raises BrokerUnavailable.
+    def watcher(self, queues: Sequence[str]) -> Watcher:
+        """SQLite: whether another connection has written since the last look. MySQL: whether a job is in `queues`."""
+        if self.connection.vendor == "sqlite":
+            version = self._asked("PRAGMA data_version")
+            return Watcher(lambda: self._is_new(version()), is_free=True)
+        has_ready = self._asked(*statements.ready_in(queues))
+        return Watcher(lambda: bool(has_ready()), is_free=False)
 
-        It asks the driver itself, and nothing else: an idle worker asks all the time.
-        """
+    def _asked(self, *statement: Any) -> Callable[[], int]:
+        """What asks the driver itself for one number, and nothing else: an idle worker asks all the time."""
         self.connection.ensure_connection()
-        driver, errors = self.connection.connection, self.connection.Database.Error  # type: ignore[attr-defined]
+        cursor = self.connection.connection.cursor()
+        errors = self.connection.Database.Error  # type: ignore[attr-defined]
 
-        def has_changed() -> bool:
+        def ask() -> int:
             try:
-                (version,) = driver.execute("PRAGMA data_version").fetchone()
+                cursor.execute(*statement)
+                (found,) = cursor.fetchone()
+                return int(found)
             except errors as error:
                 raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
-            before, self._version = self._version, version
-            return bool(before != version)
 
-        return has_changed
+        return ask
+
+    def _is_new(self, version: int) -> bool:
+        before, self._version = self._version, version
+        return before != version
 
     def wait(self, timeout: float) -> None:
         """Block until a job may be ready, at most `timeout` seconds."""
@@ -78,7 +90,7 @@ class Wakeup:
             time.sleep(min(timeout, LONGEST_PAUSE["mysql"]))
 
     def _wait_for_change(self, timeout: float) -> None:
-        deadline, has_changed = time.monotonic() + timeout, self.watcher()
+        deadline, (has_changed, _is_free) = time.monotonic() + timeout, self.watcher(())
         while not has_changed() and time.monotonic() < deadline:
             time.sleep(DATA_VERSION_PAUSE)
 

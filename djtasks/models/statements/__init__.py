@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models.fields import as_parameter, as_utc
 from djtasks.models.statements import mysql, postgresql, sqlite
-from djtasks.models.statements.common import BATCH, BATCH_SIZE, CLOCKS, VENDORS, delivery, sql
+from djtasks.models.statements.common import BATCH, BATCH_SIZE, CLOCKS, VENDORS, delivery, ready_in, sql
 from djtasks.models.statements.places import call_next, close_line, count_places, lock_limit, put_tickets
 from djtasks.models.statements.postgresql import arrays, store
 from djtasks.models.statements.workers import beat, beats, tell_of_worker
@@ -50,6 +50,7 @@ __all__ = [
     "put_tickets",
     "queues",
     "queues_set",
+    "ready_in",
     "record",
     "schedules_due",
     "sql",

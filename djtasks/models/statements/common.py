@@ -53,9 +53,15 @@ def together(connection: BaseDatabaseWrapper, statements: int) -> AbstractContex
     return transaction.atomic(using=connection.alias) if statements > 1 else nullcontext()
 
 
+def ready_in(queues: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What asks whether a job is ready in one of these queues, and its values."""
+    places = ", ".join(["%s"] * len(queues)) or "NULL"
+    return f"SELECT EXISTS (SELECT 1 FROM djtasks_job WHERE state = 'PENDING' AND queue IN ({places}))", queues  # noqa: S608
+
+
 def has_ready(connection: BaseDatabaseWrapper, queue: str) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT 1 FROM djtasks_job WHERE state = 'PENDING' AND queue = %s)", [queue])
+        cursor.execute(*ready_in([queue]))
         return bool(cursor.fetchone()[0])
 
 
