@@ -157,7 +157,7 @@ def test_get_gives_up_after_its_timeout(job):
     before = time.monotonic()
     with pytest.raises(TimeoutError, match=r"Job some-id had not ended after 0\.05 seconds"):
         result.get(timeout=0.05)
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10
     with pytest.raises(TimeoutError):
         result.get(timeout=0)
     with pytest.raises(builtins.TimeoutError):

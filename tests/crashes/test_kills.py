@@ -83,7 +83,7 @@ def test_children_and_keeper_die_with_their_supervisor(start_worker, tmp_path):
     assert len(family) == 3
     worker.kill()
     worker.process.wait(10)
-    wait_until(lambda: all(is_gone(pid) for pid in family), seconds=5)
+    wait_until(lambda: all(is_gone(pid) for pid in family))
 
 
 def test_a_keeper_that_is_killed_is_replaced_and_no_job_notices(start_worker, tmp_path):

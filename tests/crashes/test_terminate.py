@@ -89,7 +89,7 @@ def test_a_group_is_ended_by_one_word(start_worker, tmp_path):
     sent.save()
     GroupResult.restore(sent.id).revoke(terminate=True)
     for each in sent.results:
-        wait_until(each.ready, seconds=10)
+        wait_until(each.ready)
         assert each.state == states.REVOKED
     assert len(lines(path)) == 2
 

@@ -100,13 +100,13 @@ def test_a_rate_that_is_changed_while_workers_run_counts_within_seconds(start_wo
     wait_until(lambda: scheduled() == 29)
     assert len(lines(path)) == 1
     control.set_rate("tests.tasks.paced", "50/s")
-    wait_until(lambda: len(lines(path)) == 30, seconds=10)
+    wait_until(lambda: len(lines(path)) == 30)
     control.set_rate("tests.tasks.paced", "1/h")
     time.sleep(2.1)  # as long as a worker may go without looking
     tasks.paced.enqueue_many([(str(path),)] * 30)
     wait_until(lambda: scheduled() == 30)
     control.set_rate("tests.tasks.paced", "none")
-    wait_until(lambda: len(lines(path)) == 60, seconds=10)
+    wait_until(lambda: len(lines(path)) == 60)
 
 
 def test_the_default_rate_gives_each_task_one_of_its_own(start_worker, tmp_path):
@@ -130,5 +130,5 @@ def test_a_worker_that_stops_leaves_the_line_to_others(start_worker, tmp_path):
     wait_until(lambda: len(lines(path)) >= 10)
     first.stop()
     start_worker("-c", "1")
-    wait_until(lambda: len(lines(path)) == 40, seconds=10)
+    wait_until(lambda: len(lines(path)) == 40)
     assert most_within(1.0, sorted(map(float, lines(path)))) <= 21

@@ -282,7 +282,7 @@ def test_short_jobs_do_not_wait_behind_a_long_one(start_worker, tmp_path):
     wait_until(lambda: lines(path))
     began = time.monotonic()
     tasks.noop.enqueue_many([()] * 200)
-    wait_until(lambda: finished() == 250, seconds=10)
+    wait_until(lambda: finished() == 250)
     print(f"200 short jobs beside a long one: {time.monotonic() - began:.2f} s")
     assert not long.ready()
 
@@ -392,7 +392,7 @@ def test_a_worker_ends_though_neither_redis_nor_the_database_takes_what_it_has(s
     wait_until(lambda: len(lines(path)) == 2)
     began = time.monotonic()
     assert worker.stop() == 1
-    assert time.monotonic() - began < 1.0 + 3.0 + 2.0  # the timeout, the keeper's last words, and a moment
+    assert time.monotonic() - began < 1.0 + 3.0 + 8.0  # the timeout, the keeper's last words, and a moment
     assert "WORKER_SHUTDOWN_TIMEOUT is over" in worker.output
 
 
