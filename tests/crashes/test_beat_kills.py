@@ -63,7 +63,7 @@ def test_each_seconds_tick_is_one_job(database, start_worker):
         fleet.strike()
     until = statements.now(connections[database]).replace(microsecond=0)
     expected = [first + number * SECOND for number in range((until - first) // SECOND + 1)]
-    wait_until(lambda: PeriodicTask.objects.get(source="admin").next_run_at > until, what="the last tick")
+    wait_until(lambda: PeriodicTask.objects.get(source="admin").next_run_at > until, 60, what="the last tick")
     ids = {tick_id("often", tick): tick for tick in expected}
     jobs = Job.objects.filter(periodic_task="often")
     wait_until(lambda: jobs.finished().filter(pk__in=ids).count() >= len(ids), 60, what="the end of all jobs")

@@ -273,14 +273,14 @@ def test_children_that_are_new_programs_do_what_copies_do(settings, database, tm
     worker = subprocess.Popen([sys.executable, "-c", SPAWNING], env=worker_environment(chosen))
     try:
         poison = tasks.leave_once.delay(str(tmp_path / "left"))
-        assert tasks.journal.delay(str(path), "x", 0.1).get(timeout=30) == "x"
-        assert poison.get(timeout=30) is None
+        assert tasks.journal.delay(str(path), "x", 0.1).get(timeout=60) == "x"
+        assert poison.get(timeout=60) is None
         assert Job.objects.get(pk=poison.id).losses == 1
         limited = tasks.journal.apply_async((str(path), "long", 60), time_limit=0.3)
         with pytest.raises(TimeLimitExceeded):
-            limited.get(timeout=20)
+            limited.get(timeout=50)
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     finally:
         worker.kill()
         worker.wait(10)

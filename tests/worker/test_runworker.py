@@ -299,7 +299,7 @@ def test_a_worker_ends_with_the_process_that_holds_its_pipe(database, settings):
     try:
         wait_until(lambda: Worker.objects.filter(pid=process.pid, beat__gt=0).exists())
         os.close(sink)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
 
