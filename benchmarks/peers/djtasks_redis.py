@@ -27,7 +27,7 @@ class DjtasksRedis(Djtasks):
     def clean_up(self) -> None:
         with closing(redis.Redis.from_url(redis_url())) as client:
             if is_ours(client):
-                client.flushdb()
+                client.flushdb(asynchronous=True)  # some millions of keys take longer than a client waits
         super().clean_up()
 
 

@@ -89,7 +89,7 @@ def unreadable(url: str, error: Exception) -> ImproperlyConfigured:
 
 
 class Watcher(NamedTuple):
-    """Who may know of new jobs."""
+    """What may know of new jobs before a claim is made."""
 
     may_be_ready: Callable[[], bool]  # raises BrokerUnavailable
     is_free: bool  # whether it may be asked all the time

@@ -1,7 +1,8 @@
 """How a worker learns of new jobs at once. Only a hint: polling is what correctness rests on.
 
 PostgreSQL: LISTEN/NOTIFY. SQLite: PRAGMA data_version, which changes when another connection has
-written. MySQL and MariaDB have nothing of the kind: there the pauses between two looks grow.
+written. MySQL and MariaDB have nothing of the kind: there one question tells whether a job is ready, and the
+pauses between two such looks grow.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from djtasks.models import statements
 
 CHANNEL: Final = "djtasks"
 NOTIFY_PAUSE: Final = 0.002  # seconds; a worker that has just worked looks again within that time anyhow
-FIRST_PAUSE: Final = 0.002  # seconds between two looks, doubled up to
-LONGEST_PAUSE: Final = {"postgresql": 1.0, "sqlite": 1.0, "mysql": 0.1}
+BLIND_PAUSE: Final = 0.1  # seconds until a look where nothing tells of new jobs
 DATA_VERSION_PAUSE: Final = 0.005  # seconds between two looks at data_version
 
 
@@ -87,10 +87,10 @@ class Wakeup:
             with self.connection.wrap_database_errors:
                 list(self.connection.connection.notifies(timeout=timeout, stop_after=1))
         else:
-            time.sleep(min(timeout, LONGEST_PAUSE["mysql"]))
+            time.sleep(min(timeout, BLIND_PAUSE))
 
     def _wait_for_change(self, timeout: float) -> None:
-        deadline, (has_changed, _is_free) = time.monotonic() + timeout, self.watcher(())
+        deadline, has_changed = time.monotonic() + timeout, self.watcher(()).may_be_ready
         while not has_changed() and time.monotonic() < deadline:
             time.sleep(DATA_VERSION_PAUSE)
 
