@@ -13,7 +13,8 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import transaction
 
 from djtasks import batches, eager, encoding, publish, registry, restraint, unique
-from djtasks.canvas import Signature, chain, chunks, signature, xmap, xstarmap
+from djtasks.canvas import Signature, chain, signature
+from djtasks.canvas.composable import Composable
 from djtasks.canvas.normal import frozen, single
 from djtasks.conf import settings
 from djtasks.exceptions import (
@@ -42,7 +43,7 @@ Handle = AsyncResult  # the class, where `Task.AsyncResult` has its name
 LONGEST_STATE: Final = 64  # characters of a state that `update_state` sets
 
 
-class Task(Generic[P, R]):
+class Task(Composable, Generic[P, R]):
     """A declared function. One instance a process: attributes stay between jobs.
 
     Options are attributes of the class. Durations are seconds; None means the setting's value.
@@ -242,47 +243,6 @@ class Task(Generic[P, R]):
     def AsyncResult(self, task_id: str) -> Handle[R]:
         """The handle on a job of this task."""
         return AsyncResult(task_id, name=self.name)
-
-    # As part of a canvas
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """A signature: this call, or the last part of its arguments, as data."""
-        return Signature(self, args, kwargs)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """A signature that takes no more arguments, such as the result of what comes before it."""
-        return Signature(self, args, kwargs, immutable=True)
-
-    def signature(
-        self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        **more: Any,
-    ) -> Signature:
-        """A signature, with options of `apply_async` too."""
-        return Signature(self, args, kwargs, options, **more)
-
-    subtask = signature
-
-    def map(self, it: Iterable[Any]) -> xmap:
-        """One job that calls it with each element, and gives the list of the results."""
-        self._check_single_calls()
-        return xmap(self, it)
-
-    def starmap(self, it: Iterable[Any]) -> xstarmap:
-        """One job that calls it with each element's elements as arguments."""
-        self._check_single_calls()
-        return xstarmap(self, it)
-
-    def chunks(self, it: Iterable[Any], n: int) -> chunks:
-        """`starmap`, in jobs of `n` calls each."""
-        self._check_single_calls()
-        return chunks(self, it, n)
-
-    def _check_single_calls(self) -> None:
-        if self.batch is not None:
-            raise TypeError(f"{self.name} gathers its jobs by itself: send one for each element, with enqueue_many.")
 
     def _message(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Message:
         if options.get("ignore_result") is None and self.ignores_result:
