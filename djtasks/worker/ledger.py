@@ -78,7 +78,7 @@ class Ledger:
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
-        self._reports: dict[str, tuple[Delivery, str | None, str]] = {}
+        self._reports: dict[str, tuple[_Begun, str | None, str]] = {}
         self._untold: dict[str, _Begun] = {}  # leased by us, which the broker need not know yet
         self._with_rows: set[str] = set()  # jobs whose rows we have made before their ends
         # Recorded, but not yet told to the broker:
@@ -105,7 +105,9 @@ class Ledger:
 
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """What the task says of itself while it runs; the last word before a commit counts."""
-        self._reports[delivery.id] = (delivery, state, meta)
+        with self._room:
+            begun = self._begun.get(delivery.id) or _Begun(delivery, time.monotonic(), marked=True)
+            self._reports[delivery.id] = (begun, state, meta)
         self._wake()
 
     @property
@@ -155,11 +157,11 @@ class Ledger:
         `tries`: of one transaction. Raises BrokerUnavailable when the store cannot be reached: nothing is lost, call
         it again.
         """
-        self._mark_and_report()
         with self._room:
             outcomes, self._gathered = _portion(self._gathered)
             self._writing = len(outcomes)
         try:
+            self._mark_and_report()  # after these have been taken: whatever their jobs said has been said
             if outcomes:
                 self._store(outcomes, tries)
                 self._tally.add(outcomes)
@@ -195,16 +197,19 @@ class Ledger:
         return len(self._gathered) + self._writing >= MOST_WAITING or lag > LONGEST_LAG
 
     def _mark_and_report(self) -> None:
+        with self._room:
+            reports, self._reports = self._reports, {}
         now = time.monotonic()
-        due = [each for each in list(self._begun.values()) if not each.marked and now - each.since >= MARK_AFTER]
-        reports, self._reports = self._reports, {}
-        if not due and not reports:
+        due = {each.delivery.id: each for each in list(self._begun.values()) if now - each.since >= MARK_AFTER}
+        due |= {job_id: begun for job_id, (begun, _state, _meta) in reports.items()}  # it needs a row to stand in
+        unmarked = [each for each in due.values() if not each.marked]
+        if not unmarked and not reports:
             return
         try:
             with _named():
-                self._mark(due)
-                for delivery, state, meta in reports.values():
-                    Job.objects.report(delivery, state, meta)
+                self._mark(unmarked)
+                for begun, state, meta in reports.values():
+                    Job.objects.report(begun.delivery, state, meta)
         except BrokerUnavailable:
             self._reports = {**reports, **self._reports}
             raise

@@ -319,6 +319,52 @@ def test_progress_and_start_are_written_only_by_who_holds_the_job(broker, ledger
     assert (row(delivery).state, row(delivery).progress()) == (states.PENDING, {"done": 1})
 
 
+@pytest.mark.rows_that_wait
+def test_what_a_job_says_is_told_at_once_however_young_it_is(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    ledger.report(delivery, "PROGRESS", '{"done":1}')
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).progress()) == (states.STARTED, {"done": 1})
+
+
+def test_the_last_word_of_a_job_is_kept_though_it_ends_in_the_same_moment(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    ledger.report(delivery, "PROGRESS", '{"done":1}')
+    ledger.record(success(delivery))
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).progress()) == (states.SUCCESS, {"done": 1})
+
+
+def test_the_last_word_of_a_job_that_ends_while_an_earlier_one_is_stored_is_kept(broker, ledger, monkeypatch):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    ledger.report(delivery, "PROGRESS", '{"done":1}')
+    store = JobQuerySet.report
+
+    def end_meanwhile(*arguments):
+        store(*arguments)
+        monkeypatch.undo()
+        ledger.report(delivery, "PROGRESS", '{"done":2}')
+        ledger.record(success(delivery))
+
+    monkeypatch.setattr(JobQuerySet, "report", end_meanwhile)
+    ledger.commit()
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).progress()) == (states.SUCCESS, {"done": 2})
+
+
+def test_what_a_job_says_after_its_end_changes_nothing(broker, ledger):
+    (delivery,) = claimed(broker)
+    ledger.begin(delivery)
+    ledger.record(success(delivery))
+    ledger.commit()
+    ledger.report(delivery, "PROGRESS", '{"done":1}')
+    ledger.commit()
+    assert (row(delivery).state, row(delivery).progress()) == (states.SUCCESS, None)
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb", "redis"], indirect=True)
 def test_a_plain_batch_costs_one_round_trip(broker, ledger, database, django_assert_num_queries):
     for delivery in claimed(broker, 50):
