@@ -45,6 +45,8 @@ logger = logging.getLogger("djtasks.worker")
 
 PROMOTE_EVERY: Final = 0.1  # seconds, where one scheduled job after another falls due
 SCHEDULED_EVERY: Final = 0.25  # seconds between two looks when the next one is due; that moment is kept
+CALM_EVERY: Final = 0.5  # the same, of a worker that has run nothing for a while
+CALM_AFTER: Final = 10.0  # seconds
 SOONEST: Final = 0.01  # seconds between two turns
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what there is to do, at most
@@ -94,7 +96,8 @@ class Keeper:
         self._pid = os.getppid() if options.forks else os.getpid()  # of the worker
         self._aging: Mapping[str, float] = {}  # queue → seconds of waiting that count as one priority
         self._beats: Mapping[str, int] = {}  # of the workers that the broker knows, as seen last
-        self._began = time.monotonic()
+        self._began = self._worked = time.monotonic()
+        self._counts = slots.counts()  # of what the children have run, as seen last
 
     def turn(self) -> None:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
@@ -108,14 +111,18 @@ class Keeper:
         if self._losses or self._failures or self.ledger.pending:
             return PROMOTE_EVERY
         soonest = min(self._next.values(), default=0.0) - time.monotonic()
-        return min(max(soonest, SOONEST), SCHEDULED_EVERY)
+        return min(max(soonest, SOONEST), self._scheduled_every())
+
+    def _scheduled_every(self) -> float:
+        return CALM_EVERY if time.monotonic() - self._worked >= CALM_AFTER else SCHEDULED_EVERY
 
     def _turn(self) -> None:
         try:
             self._register()
             self._every("beat", settings.WORKER_HEARTBEAT, self._beat)
             self._rescue()
-            self._every("promote", SCHEDULED_EVERY, self._promote)
+            self._see_work()
+            self._every("promote", self._scheduled_every(), self._promote)
             self._every("look", min(LOOK_EVERY, settings.WORKER_HEARTBEAT, settings.WORKER_LOST_AFTER / 5), self._look)
             self._every("notice", settings.WORKER_HEARTBEAT, self._notice)
             if self._reminded is not None:
@@ -262,6 +269,10 @@ class Keeper:
             beat_at=None if self.broker.transactional else utc_now(),
         )
         signals.heartbeat_sent.notify(sender=self)
+
+    def _see_work(self) -> None:
+        if (counts := self.slots.counts()) != self._counts:
+            self._counts, self._worked = counts, time.monotonic()
 
     def _promote(self) -> None:
         """Make ready what is due, and look again when the next one is."""

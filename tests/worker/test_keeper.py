@@ -149,7 +149,7 @@ def test_what_a_keeper_has_to_do_at_about_the_same_time_takes_one_turn(keeper, c
 
 
 def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keeper, clock):
-    keeper._began = clock.now
+    keeper._began = keeper._worked = clock.now
     turn_until_rested(keeper)
     assert keeper.pause() == keeper_module.SCHEDULED_EVERY
     keeper.broker.enqueue([Message(id="soon", task="some.task", countdown=0.2)])
@@ -163,6 +163,17 @@ def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keepe
         return keeper.broker.claim("default", limit=1, worker="one")
 
     wait_until(claimed)
+
+
+def test_a_keeper_of_a_worker_that_has_run_nothing_for_a_while_rests_longer(keeper, clock):
+    keeper._began = keeper._worked = clock.now
+    turn_until_rested(keeper)
+    clock.now += keeper_module.CALM_AFTER
+    keeper.turn()
+    assert keeper.pause() == keeper_module.CALM_EVERY
+    keeper.slots.clear(0)
+    keeper.turn()
+    assert keeper.pause() <= keeper_module.SCHEDULED_EVERY
 
 
 def turn_until_rested(keeper):
