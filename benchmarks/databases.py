@@ -81,6 +81,11 @@ def multiply(job: str, times: int) -> None:
             f"FROM djtasks_job AS job CROSS JOIN {NUMBERS[KIND].format(times)} WHERE job.id = %s",
             [job],
         )
+
+
+def settle() -> None:
+    """Clear up after what was loaded and ended, and have it written to the disk."""
+    with connections["default"].cursor() as cursor:
         for statement in SETTLE[KIND]:
             cursor.execute(statement)
 

@@ -68,6 +68,10 @@ class Peer(ABC):
         """Store so many jobs that have ended."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Clear up after what has ended, as the database does by itself now and then."""
+        raise NotImplementedError
+
     def one_turn(self, numbers: Sequence[int]) -> Iterator[Callable[[], object]]:
         """The steps of a worker's turn, to be called one after another: enqueue these, claim as many, finish them."""
         raise NotImplementedError

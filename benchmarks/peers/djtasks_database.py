@@ -70,6 +70,9 @@ class Djtasks(Peer):
     def store_finished(self, jobs: int) -> None:
         databases.multiply(Job.objects.finished().values_list("pk", flat=True)[0], jobs)
 
+    def settle(self) -> None:
+        databases.settle()
+
     def wear(self) -> Mapping[str, float | None]:
         return databases.wear()
 

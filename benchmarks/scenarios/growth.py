@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from benchmarks.session import Bench
 
 FEW: Final = 1_000  # jobs that wait at first
-TURNS: Final = 300  # of each step, of whose times the median counts
+TURNS: Final = 1_200  # of each step, of whose times the median counts
+IN_A_ROW: Final = 100  # turns between two pauses: the machine is not as fast in one second as in the next
+PAUSE: Final = 0.5  # seconds
 STEPS: Final = ("enqueue", "claim", "finish")
 
 
@@ -38,9 +40,12 @@ def measure(bench: Bench) -> Values:
 
 
 def _times(bench: Bench) -> list[float]:
-    """Seconds of each step: enqueue, claim, finish."""
+    """Seconds of each step: enqueue, claim, finish. Each time with as few dead rows at its start."""
+    bench.peer.settle()
     taken: list[list[float]] = [[] for _ in STEPS]
-    for _ in range(TURNS):
+    for turn in range(TURNS):
+        if turn % IN_A_ROW == 0:
+            time.sleep(PAUSE)
         for times, seconds in zip(taken, _timed(bench.peer.one_turn(bench.numbers(10))), strict=True):
             times.append(seconds)
     return [median(times) for times in taken]
