@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="these (all but growth and endurance), likewise",
     )
-    add("--rounds", type=_positive, help="sessions of each peer, of which the table shows the medians (3)")
-    add("--jobs", type=_positive, help="jobs that wait when the drain begins (10000)")
+    add("--rounds", type=_positive, help="sessions of each peer, of which the table shows the medians (5)")
+    add("--jobs", type=_positive, help="jobs that wait when the drain begins (20000)")
     add("--quick", action="store_true", help="one round of 2000 jobs, fewer samples: shows that it runs, not more")
     add("--write", type=Path, metavar="FILE", help="write the table into this page of Markdown, between its marks")
     parser.set_defaults(rounds=None, jobs=None)
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(given: argparse.Namespace) -> Plan:
     """How much to do; completes `given.rounds`."""
-    given.rounds = given.rounds or (1 if given.quick else 3)
+    given.rounds = given.rounds or (1 if given.quick else 5)
     if given.quick:
         return Plan(
             scenarios=given.scenario,
@@ -98,7 +98,7 @@ def _plan(given: argparse.Namespace) -> Plan:
             finished=50_000,
             endurance=20_000,
         )
-    return Plan(scenarios=given.scenario, jobs=given.jobs or 10_000)
+    return Plan(scenarios=given.scenario, jobs=given.jobs or 20_000)
 
 
 def _names_of(known: dict[str, object]):  # type: ignore[no-untyped-def]  # argparse's own protocol

@@ -15,7 +15,7 @@ class Plan:
     """How much a session does."""
 
     scenarios: Sequence[str]
-    jobs: int = 10_000  # that wait when the drain begins
+    jobs: int = 20_000  # that wait when the drain begins
     singles: int = 1_000  # enqueued one at a time
     pauses: int = 30  # pick-ups of an idle worker
     trips: int = 100  # with a result
