@@ -105,9 +105,8 @@ class Ledger:
 
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """What the task says of itself while it runs; the last word before a commit counts."""
-        with self._room:
-            begun = self._begun.get(delivery.id) or _Begun(delivery, time.monotonic(), marked=True)
-            self._reports[delivery.id] = (begun, state, meta)
+        begun = self._begun.get(delivery.id) or _Begun(delivery, time.monotonic(), marked=True)
+        self._reports[delivery.id] = (begun, state, meta)  # without a lock: the task may be a copy that was forked
         self._wake()
 
     @property
@@ -197,8 +196,7 @@ class Ledger:
         return len(self._gathered) + self._writing >= MOST_WAITING or lag > LONGEST_LAG
 
     def _mark_and_report(self) -> None:
-        with self._room:
-            reports, self._reports = self._reports, {}
+        reports = dict(self._reports.popitem() for _ in range(len(self._reports)))
         now = time.monotonic()
         due = {each.delivery.id: each for each in list(self._begun.values()) if now - each.since >= MARK_AFTER}
         due |= {job_id: begun for job_id, (begun, _state, _meta) in reports.items()}  # it needs a row to stand in
@@ -211,7 +209,8 @@ class Ledger:
                 for begun, state, meta in reports.values():
                     Job.objects.report(begun.delivery, state, meta)
         except BrokerUnavailable:
-            self._reports = {**reports, **self._reports}
+            for job_id, report in reports.items():
+                self._reports.setdefault(job_id, report)
             raise
 
     def _mark(self, due: Sequence[_Begun]) -> None:
