@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -78,7 +78,7 @@ class Ledger:
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
-        self._reports: dict[str, tuple[_Begun, str | None, str]] = {}
+        self._reports: dict[tuple[str, int], tuple[_Begun, str | None, str]] = {}  # by id and token
         self._untold: dict[str, _Begun] = {}  # leased by us, which the broker need not know yet
         self._with_rows: set[str] = set()  # jobs whose rows we have made before their ends
         # Recorded, but not yet told to the broker:
@@ -105,8 +105,11 @@ class Ledger:
 
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """What the task says of itself while it runs; the last word before a commit counts."""
-        begun = self._begun.get(delivery.id) or _Begun(delivery, time.monotonic(), marked=True)
-        self._reports[delivery.id] = (begun, state, meta)  # without a lock: the task may be a copy that was forked
+        begun = self._begun.get(delivery.id)
+        if begun is None or begun.delivery.token != delivery.token:  # it comes late, of what has ended: no row is made
+            begun = _Begun(delivery, time.monotonic(), marked=True)
+        # Without a lock: a signal's handler may end this call, or it may be in a copy that the task has forked.
+        self._reports[delivery.id, delivery.token] = (begun, state, meta)
         self._wake()
 
     @property
@@ -198,8 +201,9 @@ class Ledger:
     def _mark_and_report(self) -> None:
         reports = dict(self._reports.popitem() for _ in range(len(self._reports)))
         now = time.monotonic()
-        due = {each.delivery.id: each for each in list(self._begun.values()) if now - each.since >= MARK_AFTER}
-        due |= {job_id: begun for job_id, (begun, _state, _meta) in reports.items()}  # it needs a row to stand in
+        overdue = [each for each in list(self._begun.values()) if now - each.since >= MARK_AFTER]
+        telling = [begun for begun, _state, _meta in reports.values()]  # what they say needs a row to stand in
+        due = {(each.delivery.id, each.delivery.token): each for each in [*overdue, *telling]}
         unmarked = [each for each in due.values() if not each.marked]
         if not unmarked and not reports:
             return
@@ -209,9 +213,17 @@ class Ledger:
                 for begun, state, meta in reports.values():
                     Job.objects.report(begun.delivery, state, meta)
         except BrokerUnavailable:
-            for job_id, report in reports.items():
-                self._reports.setdefault(job_id, report)
+            self._keep_words(reports)
             raise
+
+    def _keep_words(self, reports: Mapping[tuple[str, int], tuple[_Begun, str | None, str]]) -> None:
+        """Put words back that could not be stored, unless they are so large that the server may hang up on them."""
+        for call, report in reports.items():
+            begun, _state, meta = report
+            if len(meta) < LARGE:
+                self._reports.setdefault(call, report)
+            else:
+                logger.warning("The meta of job %s has %d bytes and could not be stored", begun.delivery.id, len(meta))
 
     def _mark(self, due: Sequence[_Begun]) -> None:
         """Let the rows say that these jobs run."""

@@ -355,6 +355,20 @@ def test_the_last_word_of_a_job_that_ends_while_an_earlier_one_is_stored_is_kept
     assert (row(delivery).state, row(delivery).progress()) == (states.SUCCESS, {"done": 2})
 
 
+@pytest.mark.rows_that_wait
+def test_what_an_earlier_run_still_says_does_not_hide_what_the_later_one_says(broker, ledger):
+    (earlier,) = claimed(broker)
+    ledger.begin(earlier)
+    ledger.record(Outcome(delivery=earlier, state=states.RETRY, next=earlier.message, failure=Failure("E", "again")))
+    ledger.commit()
+    (later,) = broker.claim("default", limit=1, worker="w.1")
+    ledger.begin(later)
+    ledger.report(later, "SECOND", "2")
+    ledger.report(earlier, "FIRST", "1")
+    ledger.commit()
+    assert (row(later).shown_state, row(later).progress()) == ("SECOND", 2)
+
+
 def test_what_a_job_says_after_its_end_changes_nothing(broker, ledger):
     (delivery,) = claimed(broker)
     ledger.begin(delivery)
@@ -382,6 +396,20 @@ def test_an_outcome_at_whose_size_the_server_hangs_up_fails_alone(broker, ledger
     ledger.record(success(last))
     ledger.commit()
     assert [row(each).state for each in (small, large, last)] == ["SUCCESS", "FAILURE", "SUCCESS"]
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_word_at_whose_size_the_server_hangs_up_holds_up_nothing(broker, ledger, caplog):
+    talks, other = claimed(broker, 2)
+    ledger.begin(talks)
+    ledger.report(talks, None, f'"{"x" * 17 * 1024 * 1024}"')
+    ledger.record(success(other))
+    with pytest.raises(BrokerUnavailable):
+        ledger.commit()
+    connections[settings.DATABASE].close()
+    ledger.commit()
+    assert [row(each).state for each in (talks, other)] == ["STARTED", "SUCCESS"]
+    assert f"The meta of job {talks.id} has 17825794 bytes and could not be stored" in caplog.text
 
 
 def test_an_outcome_that_nobody_could_have_foreseen_fails_alone(broker, ledger):
