@@ -30,9 +30,10 @@ def test_no_more_jobs_of_a_queue_run_at_a_time_than_may_whatever_their_tasks(sta
     path = tmp_path / "journal"
     control.set_queue("narrow", max_concurrency=2)
     start(start_worker, 2, "-c", "2")
-    send(tasks.journal, "narrow", *[(str(path), number, 0.1) for number in range(8)])
-    send(tasks.journal_besides, "narrow", *[(str(path), number, 0.1) for number in range(8)])
-    wait_until(lambda: finished(16))
+    # So long that a place that the first child leaves free is taken by another meanwhile.
+    send(tasks.journal, "narrow", *[(str(path), number, 0.6) for number in range(4)])
+    send(tasks.journal_besides, "narrow", *[(str(path), number, 0.6) for number in range(4)])
+    wait_until(lambda: finished(8))
     assert most_at_a_time([line.split() for line in lines(path)]) == 2
 
 
