@@ -45,7 +45,7 @@ logger = logging.getLogger("djtasks.worker")
 
 PROMOTE_EVERY: Final = 0.1  # seconds, where one scheduled job after another falls due
 SCHEDULED_EVERY: Final = 0.25  # seconds between two looks when the next one is due; that moment is kept
-CALM_EVERY: Final = 0.5  # the same, of a worker that has run nothing for a while
+CALM_EVERY: Final = 0.5  # the same, of a worker in which no job has ended for a while
 CALM_AFTER: Final = 10.0  # seconds
 SOONEST: Final = 0.01  # seconds between two turns
 LEFT_BEHIND_AFTER: Final = 3.0  # seconds; a child's death is told, with what it ran, well before

@@ -201,15 +201,18 @@ class Ledger:
     def _mark_and_report(self) -> None:
         reports = dict(self._reports.popitem() for _ in range(len(self._reports)))
         now = time.monotonic()
-        overdue = [each for each in list(self._begun.values()) if now - each.since >= MARK_AFTER]
-        telling = [begun for begun, _state, _meta in reports.values()]  # what they say needs a row to stand in
-        due = {(each.delivery.id, each.delivery.token): each for each in [*overdue, *telling]}
-        unmarked = [each for each in due.values() if not each.marked]
-        if not unmarked and not reports:
+        due = {
+            (each.delivery.id, each.delivery.token): each
+            for each in list(self._begun.values())
+            if not each.marked and now - each.since >= MARK_AFTER
+        }
+        # What a job says needs a row to stand in.
+        due |= {call: begun for call, (begun, _state, _meta) in reports.items() if not begun.marked}
+        if not due and not reports:
             return
         try:
             with _named():
-                self._mark(unmarked)
+                self._mark(list(due.values()))
                 for begun, state, meta in reports.values():
                     Job.objects.report(begun.delivery, state, meta)
         except BrokerUnavailable:
