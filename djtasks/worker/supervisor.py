@@ -37,6 +37,7 @@ from djtasks.worker.processes import (
     slots_of,
     tell_of_death,
 )
+from djtasks.worker.runners import runner_of
 from djtasks.worker.scale import Scale
 from djtasks.worker.stops import STOP_SIGNALS
 from djtasks.worker.tidying import close_for_fork
@@ -120,6 +121,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # so that its byte arrives below
         signal.set_wakeup_fd(self._signal_source, warn_on_full_buffer=False)
         # What exists now is shared with the children for as long as nobody touches it.
+        if self.options.pool != "gevent":  # which changes the process that imports it
+            runner_of(self.options.pool)
         gc.collect()
         gc.freeze()
 

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test.utils import override_settings
 
+import djtasks
 from djtasks import checks, outbox
 from djtasks.brokers import broker_for, get_broker
 from djtasks.brokers.base import Loss
@@ -280,6 +281,23 @@ def test_an_enqueue_wakes_one_and_the_claimer_wakes_the_next_if_something_is_lef
     assert wakes(broker)
     claim(broker, limit=1)
     assert not wakes(broker)
+
+
+@in_redis
+@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
+@pytest.mark.parametrize("library", ["this redis-py", "one before DriverInfo"])
+def test_the_servers_list_of_clients_names_us(broker, use, settings, monkeypatch, library):
+    if library == "one before DriverInfo":
+        monkeypatch.setattr(server, "_driver_info", None)
+    server._identity.cache_clear()
+    try:
+        ours = use(settings.DJTASKS["BROKER_URL"])
+        clients = ours.server.ask("CLIENT", "LIST").decode().splitlines()
+    finally:
+        server._identity.cache_clear()
+    named = [line for line in clients if f"lib-name=redis-py(djtasks_v{djtasks.__version__})" in line]
+    assert named or "lib-name=" not in clients[0]  # from Redis 7.2 on
+    assert all(f"lib-ver={redis.__version__}" in line for line in named)
 
 
 def test_a_wait_that_the_server_hangs_up_on_says_so_and_the_next_is_on_a_new_connection(use):

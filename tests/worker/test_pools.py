@@ -128,3 +128,11 @@ def test_pool_and_concurrency_are_those_of_the_options_or_else_the_settings(sett
     settings.DJTASKS = {**settings.DJTASKS, **setting}
     options = worker_options(vars(Command().create_parser("manage.py", "runworker").parse_args(arguments)))
     assert f"{options.pool} {options.processes} {options.runs} {options.concurrency}".startswith(shape)
+
+
+def test_solo_refuses_a_number_of_jobs_that_it_would_not_heed():
+    given = vars(Command().create_parser("manage.py", "runworker").parse_args(["-P", "solo", "-c", "4"]))
+    with pytest.raises(ImproperlyConfigured, match="-c 4 is for the other pools"):
+        worker_options(given)
+    for one in ("1", 1, "1x1"):
+        assert worker_options({**given, "concurrency": one}).processes == 1

@@ -29,6 +29,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+import djtasks
 from djtasks.brokers.base import unreadable
 from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
 from djtasks.brokers.redis.keeping import NOTHING, Keeping
@@ -37,6 +38,7 @@ from djtasks.exceptions import BrokerUnavailable
 from djtasks.masking import masked_url
 
 _hiredis: Any = import_module("hiredis") if find_spec("hiredis") else None
+_driver_info: Any = import_module("redis.driver_info") if find_spec("redis.driver_info") else None
 _poll: Any = getattr(select, "poll", None)
 
 TRIES: Final = 3  # that BROKER_TIMEOUT must allow where the server hangs: the first may meet a dead connection
@@ -310,7 +312,7 @@ def _way(url: str) -> Callable[[str], Callable[[], Pool]]:
         if parts.scheme != "unix" and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
             raise ValueError(f"{parts.path.strip('/')!r} is no number of a database")
         over_tcp = {} if parts.scheme == "unix" else _OVER_TCP
-        return lambda _tag: _fixed(redis.ConnectionPool.from_url(url, **_options(), **over_tcp))
+        return lambda _tag: _fixed(redis.ConnectionPool.from_url(url, **_options(parts), **over_tcp))
     except (ValueError, TypeError) as error:
         raise unreadable(url, error) from error
 
@@ -324,14 +326,24 @@ def _fixed(pool: Pool) -> Callable[[], Pool]:
     return lambda: pool
 
 
-def _options() -> dict[str, Any]:
+def _options(parts: SplitResult) -> dict[str, Any]:
     timeout = settings.BROKER_TIMEOUT / TRIES
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),  # ours is `Server._try`
         "protocol": 2,
+        **({} if "lib_name=" in parts.query else _identity()),
     }
+
+
+@cache
+def _identity() -> dict[str, Any]:
+    """What CLIENT LIST shows of us. redis-py would read the files of its own package for it at each connection."""
+    if _driver_info is None:
+        return {"lib_name": f"redis-py(djtasks_v{djtasks.__version__})", "lib_version": redis.__version__}
+    ours = _driver_info.DriverInfo(lib_version=redis.__version__)
+    return {"driver_info": ours.add_upstream_driver("djtasks", djtasks.__version__)}
 
 
 def _sentinel_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
@@ -349,10 +361,10 @@ def _sentinel_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
     _check_options(redis.ConnectionPool.from_url(plain))
 
     def connect(_tag: str) -> Callable[[], Pool]:
-        own = redis.ConnectionPool.from_url(plain, **_options(), **_OVER_TCP).connection_kwargs
+        own = redis.ConnectionPool.from_url(plain, **_options(parts), **_OVER_TCP).connection_kwargs
         own = {name: value for name, value in own.items() if name not in ("host", "port")}
         certificates = {name: value for name, value in own.items() if name.startswith("ssl_")}
-        for_all = {**_options(), **certificates, "ssl": parts.scheme.startswith("rediss")}
+        for_all = {**_options(parts), **certificates, "ssl": parts.scheme.startswith("rediss")}
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs={**for_all, **for_sentinels}, **{**own, **for_all}
         )
@@ -369,7 +381,7 @@ def _cluster_way(parts: SplitResult) -> Callable[[str], Callable[[], Pool]]:
     _check_options(redis.ConnectionPool.from_url(plain))
 
     def connect(tag: str) -> Callable[[], Pool]:
-        pool = redis.ConnectionPool.from_url(plain, **_options(), **_OVER_TCP)
+        pool = redis.ConnectionPool.from_url(plain, **_options(parts), **_OVER_TCP)
         own = {name: value for name, value in pool.connection_kwargs.items() if name not in ("host", "port", "db")}
         return _OneSlot(hosts, {**own, "ssl": parts.scheme.startswith("rediss")}, tag)
 
