@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import IntegrityError, connections, transaction
 
 from djtasks import states
-from djtasks.message import Delivery, Outcome
+from djtasks.message import Delivery, Outcome, portions
 from djtasks.models import statements
 from djtasks.models.attempts import attempts_after
 from djtasks.models.fields import utc_now
@@ -123,8 +123,14 @@ def _store_portably(jobs: JobQuerySet, outcomes: Sequence[Outcome], rows: Mappin
             elif not stands_against(*standing[job_id], outcome.delivery):
                 written.add(job_id)
                 jobs.filter(pk=job_id).update(**_changes(rows[job_id]))
-        jobs.bulk_create([jobs.model(**row) for job_id, row in rows.items() if job_id not in standing])
+        new = [row for job_id, row in rows.items() if job_id not in standing]
+        for portion in portions(new, _size_of, statements.BATCH, statements.BATCH_SIZE):
+            jobs.bulk_create([jobs.model(**row) for row in portion])
     return written
+
+
+def _size_of(row: Mapping[str, Any]) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
 def stands_against(state: str, retries: int, token: int, delivery: Delivery) -> bool:

@@ -144,8 +144,8 @@ class Child:
         self.slots.mark(self.index, delivery.id, delivery.token, time_limit, place=place, member=member)
         if delivery.message.unique_key is not None and delivery.message.uniqueness.until_start:
             self.broker.unlock([delivery.message])
-        if settings.TASK_TRACK_STARTED if task.track_started is None else task.track_started:
-            self.ledger.begin(delivery)
+        tracked = settings.TASK_TRACK_STARTED if task.track_started is None else task.track_started
+        self.ledger.begin(delivery, tracked=tracked)
 
     def _start(self, delivery: Delivery) -> bool:
         """Let the broker know that the job begins, by the connection of the user's code. Returns whether it is ours."""

@@ -109,7 +109,7 @@ class Writer:
     def _store(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], private: Set[str], entry: Entry) -> None:
         """The queue is elsewhere: rows may have to be made, and retries are put in the place of their jobs there."""
         retries = [each for each in outcomes if each.next is not None]
-        ended = [_without_arguments(each) if each.delivery.id in private else each for each in final]
+        ended = [without_arguments(each) if each.delivery.id in private else each for each in final]
         lasting = [*ended, *retries]
         foreign = self._settle(lasting, Job.objects.all().store(lasting), entry)
         if forgotten := [each.delivery.id for each in outcomes if each.forget]:
@@ -153,6 +153,8 @@ def overtaken(deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Message]]:
 
     It was recorded and did not reach the queue, or the server came back with an older file.
     """
+    if not deliveries:
+        return []  # at almost every commit: Django would build a query to find that out
     rows = {row.pk: row for row in Job.objects.waiting().filter(pk__in=[each.id for each in deliveries])}
     return [
         (replace(each, attempts=row.attempts or each.attempts), message_of(row))
@@ -172,7 +174,8 @@ def _is_to_forget(outcome: Outcome) -> bool:
     return task is not None and not task.store_arguments
 
 
-def _without_arguments(outcome: Outcome) -> Outcome:
+def without_arguments(outcome: Outcome) -> Outcome:
+    """The outcome, of a job whose row is not to say what it was called with."""
     message = replace(outcome.delivery.message, args=NOT_KEPT, kwargs=NOT_KEPT)
     return replace(outcome, delivery=replace(outcome.delivery, message=message))
 

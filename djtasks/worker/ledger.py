@@ -27,7 +27,7 @@ from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, statements
 from djtasks.worker.counters import Counters
-from djtasks.worker.entry import Entry, Writer, overtaken
+from djtasks.worker.entry import Entry, Writer, overtaken, without_arguments
 from djtasks.worker.tally import Tally
 
 logger = logging.getLogger("djtasks.ledger")
@@ -42,11 +42,15 @@ MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STAR
 
 @dataclass(slots=True)
 class _Begun:
-    """A job that runs, or is to run here, since `since` (monotonic); `marked` once its row says so."""
+    """A job that runs, or is to run here, since `since` (monotonic); `marked` once its row says so.
+
+    If it is not `tracked`, its row says so only if the task has something to say.
+    """
 
     delivery: Delivery
     since: float
     marked: bool = False
+    tracked: bool = True
 
 
 class Ledger:
@@ -99,9 +103,9 @@ class Ledger:
             self._begun.pop(outcome.delivery.id, None)
             self._gathered.append(outcome)
 
-    def begin(self, delivery: Delivery) -> None:
-        """The job begins; its row will say STARTED once it has run for a moment."""
-        self._begun[delivery.id] = _Begun(delivery, time.monotonic())
+    def begin(self, delivery: Delivery, *, tracked: bool = True) -> None:
+        """The job begins; if it is tracked, its row will say STARTED once it has run for a moment."""
+        self._begun[delivery.id] = _Begun(delivery, time.monotonic(), tracked=tracked)
 
     def report(self, delivery: Delivery, state: str | None, meta: str) -> None:
         """What the task says of itself while it runs; the last word before a commit counts."""
@@ -149,7 +153,7 @@ class Ledger:
 
     def next_mark(self) -> float | None:
         """Seconds until the row of a running job is to say STARTED, or the broker to hear of it; None if none is."""
-        unmarked = [each for each in list(self._begun.values()) if not each.marked]
+        unmarked = [each for each in list(self._begun.values()) if each.tracked and not each.marked]
         waits = [each.since + MARK_AFTER - time.monotonic() for each in (*unmarked, *self._untold.values())]
         return max(0.0, min(waits)) if waits else None
 
@@ -160,7 +164,7 @@ class Ledger:
         it again.
         """
         with self._room:
-            outcomes, self._gathered = _portion(self._gathered)
+            outcomes, self._gathered = self._portion(self._gathered)
             self._writing = len(outcomes)
         try:
             self._mark_and_report()  # after these have been taken: whatever their jobs said has been said
@@ -204,7 +208,7 @@ class Ledger:
         due = {
             (each.delivery.id, each.delivery.token): each
             for each in list(self._begun.values())
-            if not each.marked and now - each.since >= MARK_AFTER
+            if each.tracked and not each.marked and now - each.since >= MARK_AFTER
         }
         # What a job says needs a row to stand in.
         due |= {call: begun for call, (begun, _state, _meta) in reports.items() if not begun.marked}
@@ -217,6 +221,9 @@ class Ledger:
                     Job.objects.report(begun.delivery, state, meta)
         except BrokerUnavailable:
             self._keep_words(reports)
+            if not self.broker.transactional:
+                for each in due.values():  # the server may have hung up on its size: its row comes when it ends
+                    each.marked = each.marked or each.delivery.message.size >= LARGE
             raise
 
     def _keep_words(self, reports: Mapping[tuple[str, int], tuple[_Begun, str | None, str]]) -> None:
@@ -240,12 +247,36 @@ class Ledger:
         for each in due:
             each.marked = True
 
+    def _portion(self, gathered: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+        """What one transaction takes, and the rest."""
+        size = 0
+        for count, outcome in enumerate(gathered):
+            size += self._size_of(outcome)
+            if count and size > MOST_BYTES:
+                return gathered[:count], gathered[count:]
+        return gathered, []
+
+    def _size_of(self, outcome: Outcome) -> int:
+        """Bytes, about, of what is written with it: where a row may have to be made, its arguments, too."""
+        return outcome.size + (0 if self.broker.transactional else outcome.delivery.message.size)
+
+    def _may_be_to_blame(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether the store, which answers a small question, may have hung up on the size of an outcome: MySQL does."""
+        if all(self._size_of(each) < LARGE for each in outcomes):
+            return False
+        try:
+            statements.now(connections[settings.DATABASE])
+        except (OperationalError, InterfaceError):
+            return False
+        return True
+
     def _store(self, outcomes: Sequence[Outcome], tries: int) -> None:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
         try:
             self._store_with_tries(outcomes, tries)
         except Exception as error:  # an outcome that cannot be stored, for whatever reason, must not hold up others
-            if isinstance(error, BrokerUnavailable) and not _may_be_to_blame(outcomes):
+            # A single try may have met a deadlock, or an end to the session: no reason to blame anybody.
+            if isinstance(error, BrokerUnavailable) and (tries < TRIES or not self._may_be_to_blame(outcomes)):
                 raise
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
@@ -258,11 +289,13 @@ class Ledger:
     def _store_failure(self, outcome: Outcome, error: Exception) -> None:
         """In place of an outcome that the database refuses: a failure that says why, if need be with less and less."""
         failed = _unstorable(outcome, error)
-        for attempt in (follow_ups.ended(failed), failed):
+        for attempt in (follow_ups.ended(failed), failed, without_arguments(failed)):
             try:
                 self._store_with_tries([attempt])
             except BrokerUnavailable:
-                raise
+                if not self._may_be_to_blame([attempt]):
+                    raise
+                logger.exception("The end of job %s cannot be stored with all that it has", outcome.delivery.id)
             except Exception:  # the group's body, a later job's row
                 logger.exception("What follows job %s cannot be stored", outcome.delivery.id)
             else:
@@ -343,27 +376,6 @@ def _is_usable_still() -> bool:
 def _begun(each: _Begun) -> Outcome:
     """A job that runs, in the form of an outcome."""
     return Outcome(delivery=each.delivery, state=states.STARTED, seconds=time.monotonic() - each.since)
-
-
-def _portion(gathered: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """What one transaction takes, and the rest."""
-    size = 0
-    for count, outcome in enumerate(gathered):
-        size += outcome.size
-        if count and size > MOST_BYTES:
-            return gathered[:count], gathered[count:]
-    return gathered, []
-
-
-def _may_be_to_blame(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the store, which answers a small question, may have hung up on the size of an outcome, as MySQL does."""
-    if all(each.size < LARGE for each in outcomes):
-        return False
-    try:
-        statements.now(connections[settings.DATABASE])
-    except (OperationalError, InterfaceError):
-        return False
-    return True
 
 
 def _unstorable(outcome: Outcome, error: Exception) -> Outcome:

@@ -153,6 +153,15 @@ def test_who_has_no_job_claims_the_next_one_itself(working, monkeypatch):
     wait_until(lambda: Job.objects.get(pk=call[0].id).state == states.SUCCESS)
 
 
+def test_who_sleeps_until_a_job_comes_does_not_wait_for_the_database(working):
+    """However short the patience with that is: what is idle would lose its connection again and again."""
+    waiting = working.exchange._waiting
+    wait_until(lambda: waiting._since is None)
+    tasks.add.delay(1, 2)
+    assert working.exchange.next() is not None
+    wait_until(lambda: waiting._since is None)
+
+
 @pytest.mark.parametrize("stopper", ["a signal", "another thread"])
 def test_a_stop_ends_the_wait_of_who_does_the_io_threads_work(working, stopper):
     ways = {"a signal": lambda: os.kill(os.getpid(), signal.SIGUSR1), "another thread": working.stop}

@@ -10,6 +10,7 @@ from django.db import OperationalError, connections
 from django.test.utils import CaptureQueriesContext
 
 from djtasks import outbox, states
+from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
@@ -20,6 +21,7 @@ from djtasks.testing import run_jobs
 from djtasks.worker import ledger as ledger_module
 from djtasks.worker.ledger import MOST_WAITING, Ledger
 from tests import tasks
+from tests.conftest import in_redis as with_queues_in_redis
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker("redis", "valkey")
@@ -328,6 +330,19 @@ def test_what_a_job_says_is_told_at_once_however_young_it_is(broker, ledger):
     assert (row(delivery).state, row(delivery).progress()) == (states.STARTED, {"done": 1})
 
 
+@pytest.mark.rows_that_wait
+def test_a_job_whose_start_is_not_tracked_is_shown_as_begun_once_it_says_something(broker, ledger, monkeypatch):
+    monkeypatch.setattr(ledger_module, "MARK_AFTER", 0.0)
+    silent, talks = claimed(broker, 2)
+    for each in (silent, talks):
+        ledger.begin(each, tracked=False)
+    assert ledger.next_mark() is None
+    ledger.report(talks, "PROGRESS", '{"done":1}')
+    ledger.commit()
+    assert (row(talks).state, row(talks).progress()) == (states.STARTED, {"done": 1})
+    assert not Job.objects.filter(pk=silent.id, state=states.STARTED).exists()
+
+
 def test_the_last_word_of_a_job_is_kept_though_it_ends_in_the_same_moment(broker, ledger):
     (delivery,) = claimed(broker)
     ledger.begin(delivery)
@@ -399,6 +414,25 @@ def test_an_outcome_at_whose_size_the_server_hangs_up_fails_alone(broker, ledger
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("how", ["begin", "end"])
+def test_rows_of_jobs_with_large_arguments_are_made_in_statements_that_the_server_takes(database, how):
+    """All together have 21 MB, where the queue is in Redis: a packet of MariaDB's has 16 MiB."""
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        deliveries = [each for _ in range(3) for each in claimed(broker, args=f'["{"x" * 7_000_000}"]')]
+        for each in deliveries:
+            if how == "begin":
+                ledger.begin(each)
+            else:
+                ledger.record(success(each))
+        wait_until(lambda: not ledger.next_mark())
+        ledger.commit()
+        state = states.STARTED if how == "begin" else states.SUCCESS
+        assert {row(each).state for each in deliveries} == {state}
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 def test_a_word_at_whose_size_the_server_hangs_up_holds_up_nothing(broker, ledger, caplog):
     talks, other = claimed(broker, 2)
     ledger.begin(talks)
@@ -410,6 +444,42 @@ def test_a_word_at_whose_size_the_server_hangs_up_holds_up_nothing(broker, ledge
     ledger.commit()
     assert [row(each).state for each in (talks, other)] == ["STARTED", "SUCCESS"]
     assert f"The meta of job {talks.id} has 17825794 bytes and could not be stored" in caplog.text
+
+
+def test_a_single_try_that_fails_blames_no_job_however_large_it_is(broker, ledger, monkeypatch):
+    """It may have met a deadlock, or an end to the session: the I/O thread tries again."""
+    (large,) = claimed(broker, args=f'["{"x" * 2 * 1024 * 1024}"]')
+    ledger.record(replace(success(large), result=f'"{"x" * 2 * 1024 * 1024}"'))
+
+    def hang_up(*arguments):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._writer, "write", hang_up)
+        with pytest.raises(BrokerUnavailable):
+            ledger.commit(tries=1)
+    ledger.commit()
+    assert row(large).state == states.SUCCESS
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_job_whose_arguments_alone_are_too_large_for_a_row_fails_without_them_and_holds_up_nothing(database, caplog):
+    """Each quotation mark takes four bytes of the statement."""
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (large,), (other,) = claimed(broker, args=json.dumps(['"' * 4_500_000])), claimed(broker)
+        ledger.begin(large)
+        wait_until(lambda: ledger.next_mark() == 0.0)
+        ledger.record(success(other))
+        with pytest.raises(BrokerUnavailable):
+            ledger.commit()
+        connections[settings.DATABASE].close()
+        ledger.commit()
+        assert row(other).state == states.SUCCESS
+        ledger.record(success(large))
+        ledger.commit()
+        assert (row(large).state, len(row(large).args) < 100, ledger.pending) == (states.FAILURE, True, 0)
 
 
 def test_an_outcome_that_nobody_could_have_foreseen_fails_alone(broker, ledger):
