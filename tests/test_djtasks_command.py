@@ -17,6 +17,7 @@ from djtasks.management.commands.djtasks import Command
 from djtasks.message import Delivery, Message, new_id
 from djtasks.models import Job, Limit, PeriodicTask, Queue, Worker
 from djtasks.testing import run_jobs
+from djtasks.worker.ledger import Ledger
 from tests import tasks
 from tests.site import Site
 
@@ -541,8 +542,27 @@ def test_result_tells_what_has_come_of_a_job(database):
     assert djtasks("result", bad.id)[-1] == "ValueError: ('broken', 42)"
     found = as_json("result", bad.id)
     assert (found["state"], found["result"], found["error"]) == ("FAILURE", None, "ValueError('broken', 42)")
-    with pytest.raises(CommandError, match="No row tells of unknown"):
+    with pytest.raises(CommandError, match="Nobody knows this id"):
         djtasks("result", "unknown")
+
+
+def test_result_tells_why_a_job_has_not_ended_or_what_it_says_of_itself(database, broker):
+    job = tasks.add.delay(1, 2)
+    assert djtasks("result", job.id)[0].startswith("PENDING: ")
+    (delivery,) = broker.claim("default", limit=1, worker="w.1")
+    ledger = Ledger(broker, "w.1")
+    ledger.begin(delivery)
+    ledger.report(delivery, "PROGRESS", '{"done": 1}')
+    ledger.commit()
+    assert djtasks("result", job.id) == ["PROGRESS: {'done': 1}"]
+    found = as_json("result", job.id)
+    assert (found["state"], found["result"], found["progress"]) == ("PROGRESS", None, {"done": 1})
+
+
+def test_call_says_how_arguments_are_given(database):
+    with pytest.raises(CommandError) as caught:
+        djtasks("call", "tests.tasks.add", "2", "it's")
+    assert str(caught.value) == """Arguments are given as JSON: djtasks call tests.tasks.add -a '[2, "it'"'"'s"]'"""
 
 
 def test_revoke_cancels_what_waits(database):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
@@ -41,10 +42,14 @@ def add_call(parser: argparse.ArgumentParser) -> None:
         help=f"Wait for its end, {LONGEST_WAIT:g} seconds at most by default, and print that; "
         "exit code 1 if it has not ended well.",
     )  # fmt: skip
+    parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
 
 
 def call(given: Given) -> tuple[str, Answer]:
     """Send a job. With --wait the sentence is its result. Raises ValueError."""
+    if given["stray"]:
+        meant = json.dumps([_value(each) for each in given["stray"]])
+        raise ValueError(f"Arguments are given as JSON: djtasks call {given['name']} -a {shlex.quote(meant)}")
     args, kwargs = _json(given["job_args"], list, "-a"), _json(given["job_kwargs"], dict, "-k")
     names = ("eta", "countdown", "expires", "queue", "priority")
     options = {name: given[name] for name in names if given[name] is not None}
@@ -85,10 +90,10 @@ def add_result(parser: argparse.ArgumentParser) -> None:
 
 
 def result(given: Given) -> tuple[str, Answer]:
-    """What a job has come to. Raises ValueError for one that has no row."""
+    """What a job has come to, or what it says of itself so far. Raises ValueError for one of which nobody knows."""
     handle: AsyncResult[Any] = AsyncResult(given["id"])
-    if handle.row is None:
-        raise ValueError(f"No row tells of {given['id']}: it still waits, or was pruned. djtasks why {given['id']}")
+    if handle.row is None and (reason := why(given["id"])[0]).kind == "unknown":
+        raise ValueError(reason.text)
     return _told(handle)
 
 
@@ -116,17 +121,22 @@ def revoke(given: Given) -> tuple[str, Answer]:
 def _told(handle: AsyncResult[Any]) -> tuple[str, Answer]:
     row = handle.row
     failed = isinstance(handle.result, BaseException)
-    value = None if failed else handle.result
+    value = handle.result if handle.successful() else None
+    progress = row.progress() if row and not handle.ready() else None
     answer = {
         "id": handle.id,
         "task": handle.name,
         "state": handle.state,
-        "result": value if failed or value is None else _plain(value),
+        "result": _plain(value),
+        "progress": _plain(progress),
         "error": repr(handle.result) if failed else None,
         "finished_at": row.finished_at.isoformat() if row and row.finished_at else None,
     }
-    text = handle.traceback or repr(handle.result) if failed else repr(value)
-    return f"{handle.state}: {text}" if handle.ready() else f"{handle.state}: it has not ended", answer
+    if handle.ready():
+        text = handle.traceback or repr(handle.result) if failed else repr(value)
+    else:
+        text = why(handle.id)[0].text if progress is None else repr(progress)
+    return f"{handle.state}: {text}", answer
 
 
 def _plain(value: Any) -> Any:
@@ -136,6 +146,14 @@ def _plain(value: Any) -> Any:
     except (TypeError, ValueError):
         return repr(value)
     return value
+
+
+def _value(text: str) -> Any:
+    """As somebody means it who writes a value as a shell takes it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _json(text: str, kind: type, option: str) -> Any:
@@ -160,6 +178,10 @@ def _moment(text: str) -> datetime:
 
 ACTIONS: Final[Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Action, str]]] = {
     "call": (add_call, call, "Send one job of a task, and print its id."),
-    "result": (add_result, result, "What a job has come to: its state, its result or its error."),
+    "result": (
+        add_result,
+        result,
+        "What a job has come to: its result or its error; until then how far it is.",
+    ),
     "revoke": (add_revoke, revoke, "Cancel jobs; with --terminate, those that run too."),
 }

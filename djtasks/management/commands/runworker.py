@@ -134,6 +134,8 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
     pool = pools.pool(given["pool"] or settings.WORKER_POOL, most or concurrency)
     if least is not None and pool.name != "prefork":
         raise ImproperlyConfigured(f"--autoscale is for the pool prefork, not {pool.name}: say -c N there.")
+    if pool.name == "solo" and given["concurrency"] is not None:
+        _check_single(given["concurrency"])
     ahead = given["prefetch_multiplier"]
     if ahead is None and isinstance(settings.WORKER_PREFETCH_MULTIPLIER, int):
         ahead = settings.WORKER_PREFETCH_MULTIPLIER
@@ -156,6 +158,13 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         beat=not given["no_beat"],
         scrape=None if given["metrics_port"] is None else port.scrape_at(given["metrics_port"]),
     )
+
+
+def _check_single(concurrency: int | str) -> None:
+    """Raise ImproperlyConfigured for more than solo would run."""
+    _name, processes, runs = pools.asked("solo", concurrency)
+    if (processes or 1) * (runs or 1) > 1:
+        raise ImproperlyConfigured(f"-P solo runs one job at a time: -c {concurrency} is for the other pools.")
 
 
 def _limits(given: dict[str, Any]) -> Limits:
