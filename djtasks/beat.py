@@ -158,7 +158,7 @@ class Beat:
     def turn(self) -> float:
         """Do what is most urgent. Returns for how many seconds there is nothing to do. Raises nothing."""
         try:
-            with get_broker().patience(0.0):
+            with get_broker().patience(0.0, None if self._waiting is None else self._waiting.elsewhere):
                 seconds = self._turn()
             self._failures = 0
             return seconds

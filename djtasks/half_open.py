@@ -115,8 +115,8 @@ def _greeted_soon(connect: Connect) -> Connect:
 class Waiting:
     """How long the thread that makes this has waited on its `connection`; at first for `patience` seconds at most.
 
-    The thread says `moves` each time that it gets on, and `rests` when it asks nothing for a while. No user code uses
-    an `own` connection.
+    The thread says `begins` before it asks, `moves` each time that it gets on, and `rests` when it asks nothing. No
+    user code uses an `own` connection.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, patience: float, *, own: bool = True) -> None:
@@ -131,12 +131,16 @@ class Waiting:
         if connection.vendor != "sqlite":
             _watch(self)
 
+    def begins(self) -> None:
+        """From here on something may be asked."""
+        self._since = time.monotonic()
+        self._see(self._connection.connection)
+
     def moves(self) -> None:
-        """We get on: whatever was asked before is answered."""
-        now = time.monotonic()
-        if self._times > 1 and self._since is not None and now - self._since < self._patience / 2:
+        """We get on: whatever was asked before is answered. If that was quick, nobody is given more time any longer."""
+        since, self._since = self._since, time.monotonic()
+        if self._times > 1 and since is not None and self._since - since < self._patience / 2:
             self._times = 1
-        self._since = now
         self._see(self._connection.connection)
 
     def rests(self) -> None:
@@ -146,12 +150,23 @@ class Waiting:
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """Within the block something is asked."""
-        self.moves()
+        self.begins()
         try:
             yield
         finally:
             self.moves()
             self.rests()
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Within the block something else than the database is waited for: the clock stands still."""
+        began, since = time.monotonic(), self._since
+        self._since = None
+        try:
+            yield
+        finally:
+            if since is not None:
+                self._since = since + time.monotonic() - began
 
     def cut_if_stuck(self) -> float:
         """End the wait if it is too long. For the thread that looks after the others.

@@ -112,6 +112,30 @@ def test_who_asks_nothing_keeps_its_connection(database):
         assert connection.connection is driver
 
 
+def test_what_waits_for_something_else_meanwhile_keeps_its_connection(database):
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting = Waiting(connection, 0.1)
+        ask(connection)
+        with waiting.asking():
+            driver = connection.connection
+            with waiting.elsewhere():
+                with waiting.elsewhere():
+                    time.sleep(0.3)
+                time.sleep(0.3)
+            ask(connection)
+        assert connection.connection is driver
+
+
+def test_what_was_waited_for_before_something_else_counts_afterwards(database):
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting = Waiting(connection, 60.0)
+        with waiting.asking():
+            waiting._since -= 50
+            with waiting.elsewhere():
+                assert waiting.cut_if_stuck() == 60
+            assert waiting.cut_if_stuck() <= 10
+
+
 def test_what_is_slow_is_given_more_time_at_each_try(database):
     sleep = {"postgresql": "SELECT pg_sleep(0.6)", "mysql": "SELECT SLEEP(0.6)"}[connections[database].vendor]
     with connection_by(connections.settings[database]["PORT"], database) as connection:
@@ -126,6 +150,19 @@ def test_what_is_slow_is_given_more_time_at_each_try(database):
             except OperationalError:
                 connection.close()
         assert tries > 1
+
+
+def test_more_time_is_given_until_an_answer_is_quick(database):
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting = Waiting(connection, 60.0)
+        waiting._times = 4
+        waiting.rests()
+        waiting.begins()
+        waiting.begins()  # a sleep has ended, a round begins: nothing was asked
+        assert waiting._times == 4
+        ask(connection)
+        waiting.moves()
+        assert waiting._times == 1
 
 
 def test_who_stands_still_in_a_transaction_of_ours_holds_no_lock_for_long(database, settings):

@@ -21,6 +21,7 @@ from djtasks.message import Delivery, Message, Wait
 NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
 FARTHEST: Final = 10.0  # seconds; slots are given no farther ahead: one that is was given before the clock was put back
 Count = Literal["losses", "refusals"]
+Meanwhile = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +348,11 @@ class Broker(ABC):
         """Which of these ids wait or are leased here."""
         return set(ids)
 
-    def patience(self, seconds: float) -> AbstractContextManager[None]:
-        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`."""
+    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> AbstractContextManager[None]:
+        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`.
+
+        `meanwhile`: what it enters each time that it waits for a server that is not the database.
+        """
         return nullcontext()
 
     def sign_off(self, worker: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Final
 
 from djtasks.brokers import Broker
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Delivery
 from djtasks.queues import known_queues
 from djtasks.worker.options import WorkerOptions
@@ -15,6 +17,11 @@ AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
 HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
 SATED: Final = AHEAD  # seconds for which a queue that gave all that it had is taken to be empty
 DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
+AGAIN: Final = 0.25  # seconds until such a look that failed is made again
+KEPT: Final = (
+    10.0  # seconds for which a queue so found is known after it held something: what waits for a limit returns
+)
+MOST_KEPT: Final = 8  # of these
 
 
 class Claims:
@@ -28,6 +35,7 @@ class Claims:
         self._named = self.queues = _named(options)
         self._turn = 0
         self._discovered = 0.0
+        self._used: dict[str, float] = {}  # queue that nobody named → when it last held something
         self._listens: tuple[Sequence[str], int] = (), 0  # into which queues it listens, for how many
         self._refused: dict[str, float] = {}  # task → until when it is not claimed
         self._emptied: dict[str, float] = {}  # queue → when it was last seen empty, not paused
@@ -37,6 +45,7 @@ class Claims:
         self.options = options
         self._named = self.queues = _named(options)
         self._emptied = {}
+        self._used = {}
         self._discovered = 0.0
 
     def claim(self, wanted: int) -> list[Delivery]:
@@ -49,6 +58,8 @@ class Claims:
                 break
             limit = wanted - len(claimed)
             found = self.broker.claim(queue, limit=limit, worker=self.worker, refused=refused)
+            if found:
+                self._uses(queue)
             self._emptied[queue] = time.monotonic() if self._is_emptied(queue, len(found), limit, refused) else 0.0
             claimed += found
         self.sated = time.monotonic() if len(claimed) < wanted else 0.0
@@ -71,6 +82,7 @@ class Claims:
         for queue in queues:
             found = sum(each.message.queue == queue for each in claimed)
             if found:
+                self._uses(queue)
                 self._emptied[queue] = time.monotonic() if found < limit else 0.0
             limit -= found
         self.sated = time.monotonic() if limit > 0 else 0.0
@@ -109,15 +121,39 @@ class Claims:
         self._turn = (self._turn + 1) % len(self.queues)
         return self.queues[self._turn :] + self.queues[: self._turn]
 
+    @property
+    def until_discovery(self) -> float:
+        """Seconds until queues are looked for that are new."""
+        if self.options.queues is not None:
+            return math.inf
+        return max(0.0, self._discovered + DISCOVERY - time.monotonic())
+
     def _discover(self) -> None:
         """Look for queues that nobody named, once in a while: they wait for no moment in which the others are empty."""
-        now = time.monotonic()
-        if self.options.queues is not None or now - self._discovered < DISCOVERY:
+        if self.until_discovery > 0:
             return
+        now = time.monotonic()
+        try:
+            found = {*self.broker.queues()}.difference(self._named, self.options.excluded)
+        except BrokerUnavailable:
+            if not self._discovered:
+                raise
+            self._discovered = now - DISCOVERY + AGAIN  # until then those that are known: it may be this question alone
+            return
+        self._used.update(dict.fromkeys(found, now))
+        # Those that hold nothing any more go in the end, or a look would cost more with each that ever was.
+        kept = sorted(self._used.keys() - found, key=self._used.__getitem__)[-MOST_KEPT:]
+        self._used = {
+            name: used for name, used in self._used.items() if name in found or (name in kept and now - used < KEPT)
+        }
+        self.queues = [*self._named, *sorted(self._used)]
+        served = {*self.queues}
+        self._emptied = {name: since for name, since in self._emptied.items() if name in served}
         self._discovered = now
-        # Those that were found before and are empty now go, or a look would cost more with each that ever was.
-        found = [name for name in self.broker.queues() if name not in {*self._named, *self.options.excluded}]
-        self.queues = [*self._named, *found]
+
+    def _uses(self, queue: str) -> None:
+        if queue in self._used:
+            self._used[queue] = time.monotonic()
 
 
 def _named(options: WorkerOptions) -> list[str]:

@@ -138,7 +138,7 @@ class Exchange:
             return None
         with self._lending.borrowed() as is_ours:
             if is_ours:
-                with self.broker.patience(0.0):
+                with self.broker.patience(0.0, self._waiting.elsewhere):
                     self._work(lambda: self.consumer.stopping or not self.consumer.is_bare, self._rest)
         call = self.consumer.next(unless=lambda: True)
         if call is None:
@@ -165,7 +165,7 @@ class Exchange:
             if not is_ours:
                 return False
             try:
-                with self.broker.patience(0.0), self._alone():
+                with self.broker.patience(0.0, self._waiting.elsewhere), self._alone():
                     self.ledger.commit(tries=1)
             except Exception:  # the I/O thread tries again, and knows what to do if it fails too
                 logger.debug("The outcome of a job is left to the I/O thread", exc_info=True)
@@ -178,11 +178,11 @@ class Exchange:
         return self.slots.alone() if self.broker.one_writer else contextlib.nullcontext()
 
     def _serve(self) -> None:
-        with self.broker.patience(0.0):  # it has a patience of its own, between two tries
+        self._waiting = waiting_here()
+        with self.broker.patience(0.0, self._waiting.elsewhere):  # it has a patience of its own, between two tries
             self._loop()
 
     def _loop(self) -> None:
-        self._waiting = waiting_here()
         self._lending.own(self._waiting)
         self._work(self._is_finished, self._wait)
         self.ledger.finish()
@@ -194,7 +194,7 @@ class Exchange:
         """Round by round, with `wait` between them, until `is_done`."""
         pause, failures, stumbles = self.broker.first_pause, 0, 0
         while not is_done():
-            self._waiting.moves()
+            self._waiting.begins()
             try:
                 with self._alone():
                     claimed = self.turn()
@@ -345,7 +345,7 @@ class Exchange:
         if self.consumer.stopping:
             return 0.05
         if self.consumer.is_idle:
-            return pause
+            return min(pause, max(NAP, self.consumer.claims.until_discovery))
         if self.consumer.has_room:
             longest = pause
         elif self.consumer.held or not self.consumer.runs_long():
@@ -356,6 +356,14 @@ class Exchange:
         return min(each for each in waits if each is not None)
 
     def _sleep(self, store: int | None, timeout: float) -> set[int]:
+        """Sleep until something wakes us: that is no wait for the database, and may last longer than one."""
+        self._waiting.moves()
+        self._waiting.rests()
+        woken = self._woken(store, timeout)
+        self._waiting.begins()
+        return woken
+
+    def _woken(self, store: int | None, timeout: float) -> set[int]:
         descriptors = self._wakers if store is None else [*self._wakers, store]
         if store is not None:
             return readable(descriptors, timeout)
@@ -363,15 +371,19 @@ class Exchange:
             # After a longer sleep it is to look after what has come of the job at once.
             return self._nap(timeout) if timeout <= NAP else readable(descriptors, timeout)
         without_work = time.monotonic() - self._worked
-        watcher = self.broker.watcher(self.consumer.claims.queues)
+        with self._waiting.asking():
+            watcher = self.broker.watcher(self.consumer.claims.queues)
         if watcher is None:
             return readable(descriptors, min(timeout, _paced(BLIND_PAUSES, without_work)))
         pause = _paced(CHEAP_PAUSES if watcher.is_free else BLIND_PAUSES, without_work)
         deadline = time.monotonic() + timeout
         while not (woken := readable(descriptors, min(pause, timeout))):
             timeout = deadline - time.monotonic()
-            if timeout <= 0 or watcher.may_be_ready():
+            if timeout <= 0:
                 break
+            with self._waiting.asking():
+                if watcher.may_be_ready():
+                    break
         return woken
 
     def _recover(self, error: Exception, failures: int) -> None:

@@ -103,7 +103,7 @@ class Keeper:
         """Do what is due. Never raises for a store that does not answer: it is asked again next time."""
         if self._waiting is None:  # it is that of the thread that turns
             self._waiting = waiting_here()
-        with self._waiting.asking(), self.broker.patience(0.0):
+        with self._waiting.asking(), self.broker.patience(0.0, self._waiting.elsewhere):
             self._turn()
 
     def pause(self) -> float:

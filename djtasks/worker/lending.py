@@ -55,9 +55,8 @@ class Lending:
         mine = connections[settings.DATABASE]
         connections[settings.DATABASE] = theirs
         try:
-            waiting.moves()
-            yield True
-            waiting.moves()
+            with waiting.asking():
+                yield True
         finally:
             connections[settings.DATABASE] = mine
             self._turn.release()

@@ -6,7 +6,9 @@ slot, or given back to wait for its turn, in one step with the others of its key
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,18 +16,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from djtasks import registry
 from djtasks.brokers import Broker
 from djtasks.conf import settings
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import CONCURRENCY, RATE, Delivery, Message
 from djtasks.models import statements
 from djtasks.restraint import UNLIMITED, Restraint, recall, restraint_on
 
+logger = logging.getLogger("djtasks.worker")
+
 MOST_HELD: Final = 100  # jobs
 READ_EVERY: Final = 2.0  # seconds after which a job waits for a look at what an operator has set
 READ_IDLE: Final = 1.0  # the same where nothing waits: so no job has to
+AGAIN: Final = 0.25  # seconds until a look that failed is made again
 SHORTEST_WINDOW: Final = 0.01  # seconds from its slot within which a job must begin; else the interval
 HASTE: Final = 0.7  # part of the window that is used: the rest is for what lies between here and the task's own code
 AHEAD: Final = 0.8  # seconds before its slot from which on a job is held for it: made ready in half of that
@@ -51,9 +57,11 @@ class Restraints:
         self.broker = broker
         self._runs = runs  # jobs that run here at a time
         self._read = float("-inf")
+        self._again_at: float | None = None  # after a look that failed
         self._watches_until = 0.0
         self._rates: dict[str, str] = {}
         self._queues: dict[str, tuple[str, int | None]] = {}
+        self._uncalled: tuple[set[str], set[str]] = set(), set()  # tasks and queues whose limits have changed
         self._known: dict[tuple[str, str], Restraint | None] = {}
         self._number = 0
         self._spreads: deque[float] = deque(maxlen=ANSWERS)
@@ -73,17 +81,36 @@ class Restraints:
         return any(self.on(each.message) is not None for each in deliveries)
 
     def look(self, every: float = READ_EVERY) -> None:
-        """See what an operator has set, if the last look is `every` seconds ago."""
-        if time.monotonic() - self._read < every:
+        """See what an operator has set, if the last look is `every` seconds ago.
+
+        Who gets no answer goes on by what was set before, and looks again soon. Raises what the database does, and
+        BrokerUnavailable, only at the first look.
+        """
+        if time.monotonic() < (self._again_at or self._read + every):
             return
-        is_first, self._read = self._read == float("-inf"), time.monotonic()
+        try:
+            self._see()
+        except (BrokerUnavailable, DatabaseError, InterfaceError) as error:
+            if self._read == float("-inf"):
+                raise
+            if not self._again_at:
+                logger.warning("Limits that an operator has set cannot be read; those read before count: %s", error)
+            self._again_at = time.monotonic() + AGAIN
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                connections[settings.DATABASE].close_if_unusable_or_obsolete()
+        else:
+            self._read, self._again_at = time.monotonic(), None
+
+    def _see(self) -> None:
         rates, queues = self._rates, self._queues
         self._rates, self._queues = statements.limits_set(connections[settings.DATABASE])
         self._known = {}
-        if not is_first:
+        if self._read > float("-inf"):
             # Who sees it last calls last those that he may have sent into the old line meanwhile.
-            tasks = {task for task, _rate in rates.items() ^ self._rates.items()}
-            recall(self.broker, tasks, {queue for queue, _limits in queues.items() ^ self._queues.items()})
+            self._uncalled[0].update(task for task, _rate in rates.items() ^ self._rates.items())
+            self._uncalled[1].update(queue for queue, _limits in queues.items() ^ self._queues.items())
+        recall(self.broker, *self._uncalled)
+        self._uncalled = set(), set()
 
     def watch(self) -> None:
         """`look`, too, for a while after `heed`: who has sent jobs into a line by an old rate calls it.

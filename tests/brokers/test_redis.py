@@ -4,6 +4,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -654,6 +655,34 @@ def test_who_has_no_patience_waits_for_one_try_alone(use):
         with broker.patience(0.0), pytest.raises(BrokerUnavailable, match="Does it run, and is BROKER_URL right"):
             broker.enqueue([message()])
         assert time.monotonic() - began < 4.0
+
+
+def test_whoever_says_what_to_enter_while_it_waits_enters_it_at_each_question(use):
+    waits = []
+
+    @contextmanager
+    def meanwhile():
+        waits.append(None)
+        yield
+
+    with RedisProcess() as server:
+        broker = use(server.url)
+        with broker.patience(0.0, meanwhile):
+            broker.enqueue([message()])
+            assert waits
+            with broker.patience(1.0):  # who knows nothing of it leaves it as it is
+                waits.clear()
+                broker.sizes()
+                assert waits
+            waits.clear()
+            readable([broker.wakeable(["default"], worker="w.1")], 5.0)
+            assert waits  # to connect
+            waits.clear()
+            assert len(broker.drain_wakeups() or claim(broker, worker="w.1")) == 1
+            assert waits
+        waits.clear()
+        broker.sizes()
+        assert waits == []
 
 
 def test_scripts_are_loaded_again_after_a_restart(use):

@@ -9,11 +9,12 @@ from djtasks.brokers.base import Loss
 from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Delivery, Message, new_id
 from djtasks.models import Queue, statements
+from djtasks.worker import claims, solitude
 from djtasks.worker import consumer as consumer_module
-from djtasks.worker import solitude
 from djtasks.worker.consumer import MOST_AHEAD, Consumer
 from djtasks.worker.descriptors import readable
 from djtasks.worker.options import WorkerOptions
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.every_broker
 in_redis = pytest.mark.parametrize("database", ["redis", "valkey"], indirect=True)
@@ -83,6 +84,71 @@ def test_what_was_given_back_without_an_answer_does_not_begin_here(broker, monke
     ours.stopping = True
     assert ours.next() is None
     assert broker.owners() == {"other.1"}
+
+
+def test_who_cannot_learn_of_new_queues_goes_on_with_those_that_are_known_and_asks_again_soon(broker, monkeypatch):
+    ours = consumer(broker, queues=None)
+    assert ours.fill() == 0
+    ours.claims._discovered = float("-inf")
+    known, new = send(broker, 1) + send(broker, 1, queue="just_made")
+
+    def hang_up():
+        raise BrokerUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "queues", hang_up)
+        assert ours.fill() == 1
+    assert run(ours).id == known
+    assert ours.claims.until_discovery <= claims.AGAIN
+    wait_until(ours.fill)
+    assert run(ours).id == new
+
+
+def test_who_has_never_learned_of_any_queue_says_why(broker, monkeypatch):
+    def hang_up():
+        raise BrokerUnavailable("no answer")
+
+    monkeypatch.setattr(broker, "queues", hang_up)
+    with pytest.raises(BrokerUnavailable):
+        consumer(broker, queues=None).fill()
+
+
+def test_a_queue_that_nobody_named_is_looked_into_for_a_while_after_it_was_emptied(broker, monkeypatch):
+    """What waits there for a limit, or comes now and then, does not wait to be discovered each time."""
+    ours = consumer(broker, queues=None)
+    send(broker, 1, queue="now_and_then")
+    assert ours.fill() == 1
+    run(ours)
+    ours.claims._discovered = float("-inf")
+    assert ours.fill() == 0
+    send(broker, 1, queue="now_and_then")
+    assert ours.fill() == 1
+    run(ours)
+    monkeypatch.setattr(claims, "KEPT", 0.0)
+    ours.claims._discovered = float("-inf")
+    assert ours.fill() == 0
+    assert "now_and_then" not in ours.claims.queues
+
+
+def test_of_many_queues_that_nobody_named_only_the_last_are_looked_into_once_they_are_empty(broker):
+    ours = consumer(broker, queues=None)
+    names = [f"made_for_{number}" for number in range(claims.MOST_KEPT + 3)]
+    for name in names:
+        send(broker, 1, queue=name)
+    while ours.fill():
+        while ours.held:
+            run(ours)
+    ours.claims._discovered = float("-inf")
+    assert ours.fill() == 0
+    assert len(set(names) & set(ours.claims.queues)) == claims.MOST_KEPT
+    assert len(ours.claims._emptied) <= len(ours.claims.queues)
+
+
+def test_who_sleeps_wakes_to_look_for_new_queues(broker):
+    ours = consumer(broker, queues=None)
+    ours.fill()
+    assert 0 < ours.claims.until_discovery <= claims.DISCOVERY
+    assert consumer(broker).claims.until_discovery == float("inf")
 
 
 def test_what_waits_behind_a_long_job_is_given_to_others(broker):

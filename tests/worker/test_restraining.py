@@ -5,14 +5,19 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import OperationalError
 from django.test.utils import override_settings
 
-from djtasks import shared_task
+from djtasks import control, shared_task
 from djtasks.brokers import get_broker
+from djtasks.exceptions import BrokerUnavailable
 from djtasks.message import Message, new_id
+from djtasks.models import Limit, statements
 from djtasks.worker.consumer import Consumer
 from djtasks.worker.options import WorkerOptions
 from tests.proxy import Proxy
+from tests.waiting import wait_until
+from tests.worker.test_rates import scheduled
 
 pytestmark = pytest.mark.every_broker
 
@@ -100,3 +105,38 @@ def test_a_job_keeps_its_slot_while_those_of_other_keys_get_theirs(far_away, pac
     ours = consumer(runs=8)
     send("tests.paced_by_key_here", *range(1, 9))
     assert taken(ours, 8) < 20
+
+
+def test_who_could_not_call_what_waits_by_an_old_rate_does_so_soon(paced, broker, monkeypatch, caplog):
+    control.set_rate("tests.paced_here", "1/h")
+    ours = consumer()
+    send("tests.paced_here", None, None)
+    wait_until(lambda: ours.fill() == 0 and scheduled() == 1)
+    assert ours.next() is not None
+    Limit.objects.filter(pk="tests.paced_here").update(rate="none")  # as control does, of which we hear late
+
+    def hang_up(limit):
+        raise BrokerUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "recall", hang_up)
+        ours._restraints.look(every=0.0)
+    assert scheduled() == 1
+    assert "Limits that an operator has set cannot be read" in caplog.text
+    wait_until(lambda: ours.fill() == 0 and scheduled() == 0)
+
+
+def test_who_cannot_read_the_limits_goes_on_by_those_read_before(paced, broker, monkeypatch):
+    ours = consumer()
+    ours.fill()
+
+    def hang_up(connection):
+        raise OperationalError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(statements, "limits_set", hang_up)
+        ours._restraints.look(every=0.0)
+        send("some.task", None)
+        assert ours.fill() == 1
+        with pytest.raises(OperationalError):
+            consumer().fill()  # who has never read any

@@ -396,6 +396,21 @@ def test_a_worker_ends_though_neither_redis_nor_the_database_takes_what_it_has(s
     assert "WORKER_SHUTDOWN_TIMEOUT is over" in worker.output
 
 
+@pytest.mark.parametrize("database", ["redis"], indirect=True)
+def test_a_wait_for_redis_is_not_taken_for_one_for_the_database(start_worker, settings):
+    url = settings.DJTASKS["BROKER_URL"]
+    to_redis = Proxy(urlsplit(url).hostname, urlsplit(url).port)
+    to_redis.open()
+    through = url.replace(f":{urlsplit(url).port}", f":{to_redis.port}")
+    worker = start_worker(BROKER_URL=through, BROKER_TIMEOUT=7.5, WORKER_LOST_AFTER=3.0)  # 2.5 s a try, and 1.5
+    assert tasks.add.delay(1, 2).get(timeout=20) == 3
+    to_redis.mute()
+    wait_until(lambda: "Redis does not answer" in worker.output, 20)
+    assert tasks.add.delay(2, 2).get(timeout=30) == 4
+    to_redis.close()
+    assert "its connection is cut" not in worker.output
+
+
 def proxied(alias):
     """A closed proxy before the server of `alias`, and the environment that sends a worker through it."""
     server = connections[alias].settings_dict

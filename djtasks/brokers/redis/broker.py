@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from djtasks.brokers import base
-from djtasks.brokers.base import LimitStanding, Loss
+from djtasks.brokers.base import LimitStanding, Loss, Meanwhile
 from djtasks.brokers.redis.keeping import Keeping
 from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.limiting import Limiting
@@ -342,8 +342,8 @@ class RedisBroker(OperatedQueues):
         except (BrokerUnavailable, IndexError):
             return ""
 
-    def patience(self, seconds: float) -> AbstractContextManager[None]:
-        return self.server.patience(seconds)
+    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> AbstractContextManager[None]:
+        return self.server.patience(seconds, meanwhile)
 
     def _greet(self, ask: Callable[..., Any]) -> None:
         """On a new connection: a server that is not the one seen last may have lost what it acknowledged (rule 14).

@@ -30,7 +30,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 import djtasks
-from djtasks.brokers.base import unreadable
+from djtasks.brokers.base import Meanwhile, unreadable
 from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
 from djtasks.brokers.redis.keeping import NOTHING, Keeping
 from djtasks.conf import settings
@@ -63,6 +63,13 @@ class Refused(BrokerUnavailable):
     """The server answers, but not to us, or not as it was asked to: waiting does not help."""
 
 
+class _Local(threading.local):
+    """How a thread waits."""
+
+    patience: float | None = None  # seconds; None: BROKER_TIMEOUT
+    meanwhile: Meanwhile = contextlib.nullcontext
+
+
 class Server:
     """Connections to what `url` names, those of this process. `tag` is the hash tag under which all keys stand."""
 
@@ -76,7 +83,7 @@ class Server:
         self._find: Callable[[], Pool]
         self._ready: list[tuple[Connection, Any]] = []  # that answered, and were not given back to the pool
         self._may_keep = "+" not in urlsplit(url).scheme  # elsewhere the pool is to see whether the server is the one
-        self._local = threading.local()
+        self._local = _Local()
         self.reconnects = 0
         self._greeted: WeakKeyDictionary[Connection, object] = WeakKeyDictionary()
 
@@ -136,14 +143,22 @@ class Server:
             self.reconnects += 1
 
     @contextlib.contextmanager
-    def patience(self, seconds: float) -> Iterator[None]:
-        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`."""
-        before = getattr(self._local, "patience", None)
-        self._local.patience = seconds
+    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> Iterator[None]:
+        """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`.
+
+        `meanwhile`: what it enters each time that it waits; if it is not given, what it entered before.
+        """
+        local = self._local
+        before = local.patience, local.meanwhile
+        local.patience, local.meanwhile = seconds, meanwhile or local.meanwhile
         try:
             yield
         finally:
-            self._local.patience = before
+            local.patience, local.meanwhile = before
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """What is entered where this thread waits for the server."""
+        return self._local.meanwhile()
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""
@@ -157,7 +172,10 @@ class Server:
                     self._find().disconnect(inuse_connections=False)
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
-        patience = getattr(self._local, "patience", None)
+        with self.waiting():
+            return self._try_for(self._local.patience, act, tries)
+
+    def _try_for(self, patience: float | None, act: Callable[[Connection, bool], Any], tries: int | None) -> Any:
         deadline = time.monotonic() + (settings.BROKER_TIMEOUT if patience is None else patience)
         tried = 0
         while True:

@@ -40,9 +40,7 @@ class Wakeup:
         """
         try:
             if self._connection is None:
-                self._connection = self._server.connection()
-                self._connection.send_command("CLIENT", "ID")
-                self._id = self._connection.read_response()
+                self._connect()
             if not self.is_open:  # the answers to two questions would never be told apart again
                 commands = [("BZPOPMIN", *markers, LONGEST_BLOCK), *([then] if then else [])]
                 self._connection.send_packed_command(self._connection.pack_commands(commands))
@@ -54,6 +52,12 @@ class Wakeup:
             self.close()
             raise
 
+    def _connect(self) -> None:
+        with self._server.waiting():
+            self._connection = self._server.connection()
+            self._connection.send_command("CLIENT", "ID")
+            self._id = self._connection.read_response()
+
     def drain(self) -> Any:
         """Take the answer; a question that has none yet, and might swallow a marker, is withdrawn.
 
@@ -63,9 +67,10 @@ class Wakeup:
         if not answers:
             return None
         try:
-            self._withdraw()
-            self._connection.read_response()
-            return self._result() if answers > 1 else None
+            with self._server.waiting():
+                self._withdraw()
+                self._connection.read_response()
+                return self._result() if answers > 1 else None
         except (exceptions.RedisError, OSError) as error:
             raise self._hung_up(error) from error
         except BrokerUnavailable:
