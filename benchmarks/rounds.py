@@ -110,6 +110,7 @@ def _process(name: str, entry: Entry, plan: Plan, folder: str) -> Iterator[subpr
         **os.environ,
         **entry.environment,
         "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+        "DJTASKS_BENCH_APP": entry.app,
         "DJTASKS_BENCH_DATABASE": entry.database,
         "DJTASKS_BENCH_FILES": folder,
         work.VARIABLE: str(Path(folder) / "marks"),

@@ -14,6 +14,7 @@ class Entry:
     module: str  # holds PEER, a subclass of `Peer`
     database: str  # of the Django site: sqlite, postgresql or mariadb
     redis: bool = False
+    app: str = ""  # what it has in INSTALLED_APPS
     environment: Mapping[str, str]
     note: str  # its settings, for the reader of the table
 
@@ -28,6 +29,7 @@ def _djtasks(database: str, note: str, *, redis: bool = False) -> Entry:
         module=f"benchmarks.peers.djtasks_{'redis' if redis else 'database'}",
         database=database,
         redis=redis,
+        app="djtasks",
         environment={"DJTASKS_BENCH_BROKER": "redis" if redis else ""},
         note=f"{note}; 2 children; every result stored; acknowledged after the run",
     )
@@ -38,6 +40,7 @@ def _celery(module: str, database: str, results: str, note: str) -> Entry:
         module=f"benchmarks.peers.{module}",
         database=database,
         redis=True,
+        app="django_celery_results" if results == "django-db" else "",
         environment={"DJTASKS_BENCH_RESULTS": results},
         note=f"Redis; prefork, 2 children; {note}; acknowledged before the run (its default)",
     )
@@ -52,6 +55,7 @@ PEERS: Final[dict[str, Entry]] = {
         module="benchmarks.peers.djtasks_ignored",
         database="postgresql",
         redis=True,
+        app="djtasks",
         environment={"DJTASKS_BENCH_BROKER": "redis", "DJTASKS_BENCH_IGNORE": "1"},
         note="queues in Redis; 2 children; results ignored; acknowledged after the run",
     ),
