@@ -142,8 +142,8 @@ def test_an_outage_of_redis_does_not_keep_outcomes_from_the_database(start_worke
     result = tasks.journal.delay(str(path), "x", 1.0)
     wait_until(lambda: lines(path))
     with redis.Redis.from_url(url) as client:
-        client.execute_command("CLIENT", "PAUSE", 4000, "ALL")
-    assert result.get(timeout=3) == "x"
+        client.execute_command("CLIENT", "PAUSE", 5000, "ALL")
+    assert result.get(timeout=4) == "x"
     assert tasks.add.delay(1, 1).get(timeout=20) == 2
     wait_until(lambda: not get_broker().known([result.id]))
     assert begun(path) == {"x": 1}

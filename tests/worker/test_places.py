@@ -64,7 +64,7 @@ def test_the_next_one_begins_soon_after_a_place_is_free_without_being_asked_befo
 def test_each_value_of_a_key_has_places_of_its_own(start_worker, tmp_path):
     path = tmp_path / "accounts"
     start(start_worker, 2, "-c", "2")
-    tasks.one_by_account.enqueue_many([(str(path), f"account-{number % 3}", 0.1) for number in range(9)])
+    tasks.one_by_account.enqueue_many([(str(path), f"account-{number % 3}", 0.3) for number in range(9)])
     wait_until(lambda: finished(9))
     found = events(path)
     for account in range(3):
