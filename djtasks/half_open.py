@@ -157,16 +157,10 @@ class Waiting:
             self.moves()
             self.rests()
 
-    @contextlib.contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """Within the block something else than the database is waited for: the clock stands still."""
-        began, since = time.monotonic(), self._since
-        self._since = None
-        try:
-            yield
-        finally:
-            if since is not None:
-                self._since = since + time.monotonic() - began
+    @property
+    def elsewhere(self) -> contextlib.AbstractContextManager[None]:
+        """What this thread enters, again and again, while it waits for something else: the clock stands still."""
+        return _Elsewhere(self)
 
     def cut_if_stuck(self) -> float:
         """End the wait if it is too long. For the thread that looks after the others.
@@ -201,6 +195,23 @@ class Waiting:
             return driver
 
         self._connection.get_new_connection = seen  # type: ignore[assignment, method-assign]
+
+
+class _Elsewhere(contextlib.AbstractContextManager[None]):
+    """The clock stands still within it. It stands on the way of a job that comes: no generator is as quick."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._waited: list[float | None] = []  # seconds until it was entered; None: the clock stood
+
+    def __enter__(self) -> None:
+        waiting = self._waiting
+        self._waited.append(None if waiting._since is None else time.monotonic() - waiting._since)
+        waiting._since = None
+
+    def __exit__(self, *_: object) -> None:
+        if (waited := self._waited.pop()) is not None:
+            self._waiting._since = time.monotonic() - waited
 
 
 class _Here(threading.local):

@@ -118,8 +118,9 @@ def test_what_waits_for_something_else_meanwhile_keeps_its_connection(database):
         ask(connection)
         with waiting.asking():
             driver = connection.connection
-            with waiting.elsewhere():
-                with waiting.elsewhere():
+            elsewhere = waiting.elsewhere
+            with elsewhere:
+                with elsewhere:
                     time.sleep(0.3)
                 time.sleep(0.3)
             ask(connection)
@@ -131,7 +132,7 @@ def test_what_was_waited_for_before_something_else_counts_afterwards(database):
         waiting = Waiting(connection, 60.0)
         with waiting.asking():
             waiting._since -= 50
-            with waiting.elsewhere():
+            with waiting.elsewhere:
                 assert waiting.cut_if_stuck() == 60
             assert waiting.cut_if_stuck() <= 10
 

@@ -21,7 +21,6 @@ from djtasks.message import Delivery, Message, Wait
 NEXT_TRY: Final = 0.05  # seconds after which other workers may take what one has left
 FARTHEST: Final = 10.0  # seconds; slots are given no farther ahead: one that is was given before the clock was put back
 Count = Literal["losses", "refusals"]
-Meanwhile = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +347,12 @@ class Broker(ABC):
         """Which of these ids wait or are leased here."""
         return set(ids)
 
-    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> AbstractContextManager[None]:
+    def patience(
+        self, seconds: float, meanwhile: AbstractContextManager[None] | None = None
+    ) -> AbstractContextManager[None]:
         """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`.
 
-        `meanwhile`: what it enters each time that it waits for a server that is not the database.
+        `meanwhile`: what it enters, again and again, while it waits for a server that is not the database.
         """
         return nullcontext()
 

@@ -4,7 +4,7 @@ import select
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -660,14 +660,13 @@ def test_who_has_no_patience_waits_for_one_try_alone(use):
 def test_whoever_says_what_to_enter_while_it_waits_enters_it_at_each_question(use):
     waits = []
 
-    @contextmanager
-    def meanwhile():
-        waits.append(None)
-        yield
+    class Meanwhile(AbstractContextManager):
+        def __exit__(self, *_):
+            waits.append(None)
 
     with RedisProcess() as server:
         broker = use(server.url)
-        with broker.patience(0.0, meanwhile):
+        with broker.patience(0.0, Meanwhile()):
             broker.enqueue([message()])
             assert waits
             with broker.patience(1.0):  # who knows nothing of it leaves it as it is

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from djtasks.brokers import base
-from djtasks.brokers.base import LimitStanding, Loss, Meanwhile
+from djtasks.brokers.base import LimitStanding, Loss
 from djtasks.brokers.redis.keeping import Keeping
 from djtasks.brokers.redis.keys import Keys
 from djtasks.brokers.redis.limiting import Limiting
@@ -342,7 +342,9 @@ class RedisBroker(OperatedQueues):
         except (BrokerUnavailable, IndexError):
             return ""
 
-    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> AbstractContextManager[None]:
+    def patience(
+        self, seconds: float, meanwhile: AbstractContextManager[None] | None = None
+    ) -> AbstractContextManager[None]:
         return self.server.patience(seconds, meanwhile)
 
     def _greet(self, ask: Callable[..., Any]) -> None:

@@ -30,7 +30,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 import djtasks
-from djtasks.brokers.base import Meanwhile, unreadable
+from djtasks.brokers.base import unreadable
 from djtasks.brokers.redis.errors import TRANSIENT, explained, is_refusal, may_pass
 from djtasks.brokers.redis.keeping import NOTHING, Keeping
 from djtasks.conf import settings
@@ -67,7 +67,7 @@ class _Local(threading.local):
     """How a thread waits."""
 
     patience: float | None = None  # seconds; None: BROKER_TIMEOUT
-    meanwhile: Meanwhile = contextlib.nullcontext
+    meanwhile: contextlib.AbstractContextManager[None] | None = None
 
 
 class Server:
@@ -143,10 +143,12 @@ class Server:
             self.reconnects += 1
 
     @contextlib.contextmanager
-    def patience(self, seconds: float, meanwhile: Meanwhile | None = None) -> Iterator[None]:
+    def patience(
+        self, seconds: float, meanwhile: contextlib.AbstractContextManager[None] | None = None
+    ) -> Iterator[None]:
         """Within the block this thread waits so long for a server that does not answer, not `BROKER_TIMEOUT`.
 
-        `meanwhile`: what it enters each time that it waits; if it is not given, what it entered before.
+        `meanwhile`: what it enters, again and again, while it waits; if it is not given, what it entered before.
         """
         local = self._local
         before = local.patience, local.meanwhile
@@ -158,7 +160,7 @@ class Server:
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
         """What is entered where this thread waits for the server."""
-        return self._local.meanwhile()
+        return self._local.meanwhile or contextlib.nullcontext()
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""
@@ -172,10 +174,14 @@ class Server:
                     self._find().disconnect(inuse_connections=False)
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
-        with self.waiting():
-            return self._try_for(self._local.patience, act, tries)
+        meanwhile = self._local.meanwhile
+        if meanwhile is None:
+            return self._persist(act, tries)
+        with meanwhile:
+            return self._persist(act, tries)
 
-    def _try_for(self, patience: float | None, act: Callable[[Connection, bool], Any], tries: int | None) -> Any:
+    def _persist(self, act: Callable[[Connection, bool], Any], tries: int | None) -> Any:
+        patience = self._local.patience
         deadline = time.monotonic() + (settings.BROKER_TIMEOUT if patience is None else patience)
         tried = 0
         while True:
