@@ -109,7 +109,7 @@ class Writer:
     def _store(self, outcomes: Sequence[Outcome], final: Sequence[Outcome], private: Set[str], entry: Entry) -> None:
         """The queue is elsewhere: rows may have to be made, and retries are put in the place of their jobs there."""
         retries = [each for each in outcomes if each.next is not None]
-        ended = [without_arguments(each) if each.delivery.id in private else each for each in final]
+        ended = [_without_arguments(each) if each.delivery.id in private else each for each in final]
         lasting = [*ended, *retries]
         foreign = self._settle(lasting, Job.objects.all().store(lasting), entry)
         if forgotten := [each.delivery.id for each in outcomes if each.forget]:
@@ -174,10 +174,16 @@ def _is_to_forget(outcome: Outcome) -> bool:
     return task is not None and not task.store_arguments
 
 
-def without_arguments(outcome: Outcome) -> Outcome:
+def _without_arguments(outcome: Outcome) -> Outcome:
     """The outcome, of a job whose row is not to say what it was called with."""
     message = replace(outcome.delivery.message, args=NOT_KEPT, kwargs=NOT_KEPT)
     return replace(outcome, delivery=replace(outcome.delivery, message=message))
+
+
+def bared(outcome: Outcome) -> Outcome:
+    """The outcome without all that its caller gave the job: what is left is short, and nobody's data."""
+    lean = _without_arguments(outcome).delivery
+    return replace(outcome, delivery=replace(lean, message=replace(lean.message, headers="{}", options="{}")))
 
 
 def _is_given_back(outcome: Outcome) -> bool:

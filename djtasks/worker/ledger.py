@@ -17,7 +17,7 @@ from datetime import timedelta
 from math import inf
 from typing import Final
 
-from django.db import InterfaceError, InternalError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError, connections
 
 from djtasks import follow_ups, reports, states
 from djtasks.brokers import Broker
@@ -27,7 +27,7 @@ from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, statements
 from djtasks.worker.counters import Counters
-from djtasks.worker.entry import Entry, Writer, overtaken, without_arguments
+from djtasks.worker.entry import Entry, Writer, bared, overtaken
 from djtasks.worker.tally import Tally
 
 logger = logging.getLogger("djtasks.ledger")
@@ -35,6 +35,10 @@ logger = logging.getLogger("djtasks.ledger")
 MOST_WAITING: Final = 256  # outcomes; `record` blocks beyond
 MOST_BYTES: Final = 64 * 1024 * 1024  # of results in one transaction; PostgreSQL takes 1 GiB a statement
 LARGE: Final = 1024 * 1024  # bytes; an outcome so large may be what the server hangs up on
+QUOTED: Final = 4  # bytes of a statement that one of an outcome may take: a quotation mark in JSON
+LOCKED: Final = (1205, 1213)  # MySQL's numbers: a wait for a lock was too long, a deadlock
+TOO_MUCH: Final = "54"  # class of SQLSTATE: a limit of PostgreSQL's, such as the length of a text
+NO_TRANSACTION: Final = "25"  # likewise: the session's state, such as a server that takes no writes
 LONGEST_LAG: Final = 1.0  # seconds that the oldest outcome may wait before `record` blocks
 TRIES: Final = 5  # of one transaction: serialization failures, deadlocks, busy, lost connections
 MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STARTED
@@ -260,15 +264,17 @@ class Ledger:
         """Bytes, about, of what is written with it: where a row may have to be made, its arguments, too."""
         return outcome.size + (0 if self.broker.transactional else outcome.delivery.message.size)
 
-    def _may_be_to_blame(self, outcomes: Sequence[Outcome]) -> bool:
-        """Whether the store, which answers a small question, may have hung up on the size of an outcome: MySQL does."""
-        if all(self._size_of(each) < LARGE for each in outcomes):
+    def _may_be_to_blame(self, outcomes: Sequence[Outcome], error: BrokerUnavailable) -> bool:
+        """Whether the server, which answers a small question, may have hung up on the size of these: MySQL does."""
+        sizes = [self._size_of(each) for each in outcomes]
+        cause = error.__cause__
+        if max(sizes) < LARGE or (cause is not None and cause.args and cause.args[0] in LOCKED):
             return False
         try:
-            statements.now(connections[settings.DATABASE])
+            most = statements.packet(connections[settings.DATABASE])
         except (OperationalError, InterfaceError):
             return False
-        return True
+        return most is not None and sum(sizes) * QUOTED > most
 
     def _store(self, outcomes: Sequence[Outcome], tries: int) -> None:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
@@ -276,7 +282,7 @@ class Ledger:
             self._store_with_tries(outcomes, tries)
         except Exception as error:  # an outcome that cannot be stored, for whatever reason, must not hold up others
             # A single try may have met a deadlock, or an end to the session: no reason to blame anybody.
-            if isinstance(error, BrokerUnavailable) and (tries < TRIES or not self._may_be_to_blame(outcomes)):
+            if isinstance(error, BrokerUnavailable) and (tries < TRIES or not self._may_be_to_blame(outcomes, error)):
                 raise
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
@@ -287,15 +293,23 @@ class Ledger:
             self._store_failure(outcomes[0], error)
 
     def _store_failure(self, outcome: Outcome, error: Exception) -> None:
-        """In place of an outcome that the database refuses: a failure that says why, if need be with less and less."""
+        """In place of an outcome that the database refuses: a failure that says why, if need be with less and less.
+
+        Raises BrokerUnavailable if it is the store that is to blame: if that takes not even what has nothing in it.
+        """
         failed = _unstorable(outcome, error)
-        for attempt in (follow_ups.ended(failed), failed, without_arguments(failed)):
+        bare = bared(failed)
+        for attempt in (follow_ups.ended(failed), failed, bare):
             try:
                 self._store_with_tries([attempt])
-            except BrokerUnavailable:
-                if not self._may_be_to_blame([attempt]):
+            except BrokerUnavailable as unavailable:
+                if attempt is bare or not self._may_be_to_blame([attempt], unavailable):
                     raise
                 logger.exception("The end of job %s cannot be stored with all that it has", outcome.delivery.id)
+            except ProgrammingError as refusal:  # if it is not of the data, then a table or a right is missing
+                if attempt is bare:
+                    raise BrokerUnavailable(f"The database does not take the end of a job: {refusal}") from refusal
+                logger.exception("The end of job %s cannot be stored as it is", outcome.delivery.id)
             except Exception:  # the group's body, a later job's row
                 logger.exception("What follows job %s cannot be stored", outcome.delivery.id)
             else:
@@ -307,8 +321,7 @@ class Ledger:
             try:
                 entry = self._writer.write(outcomes, self._untold, self._with_rows)
             except (OperationalError, InterfaceError, InternalError, BrokerUnavailable) as error:
-                is_usable = _is_usable_still()
-                if is_usable and isinstance(error, InternalError):  # of the data, not of an end to the session
+                if _is_usable_still() and _is_of_the_data(error):
                     raise
                 if attempt == tries:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
@@ -369,8 +382,16 @@ def _named() -> Iterator[None]:
 def _is_usable_still() -> bool:
     """Whether the connection outlives an error; else the next use of it makes a new one."""
     connection = connections[settings.DATABASE]
-    connection.close_if_unusable_or_obsolete()
-    return connection.connection is not None
+    is_usable = connection.connection is not None and connection.is_usable()
+    connection.close_if_unusable_or_obsolete()  # it may be usable, and yet older than CONN_MAX_AGE says
+    return is_usable
+
+
+def _is_of_the_data(error: Exception) -> bool:
+    """Whether what was to be written is to blame, of an error on a connection that goes on: not the server's state."""
+    cause = error.__cause__
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    return state.startswith(TOO_MUCH) or (isinstance(error, InternalError) and not state.startswith(NO_TRANSACTION))
 
 
 def _begun(each: _Begun) -> Outcome:

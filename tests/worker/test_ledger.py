@@ -2,7 +2,7 @@
 
 import json
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -480,6 +480,126 @@ def test_a_job_whose_arguments_alone_are_too_large_for_a_row_fails_without_them_
         ledger.record(success(large))
         ledger.commit()
         assert (row(large).state, len(row(large).args) < 100, ledger.pending) == (states.FAILURE, True, 0)
+
+
+@contextmanager
+def locked(alias):
+    """Within the block nobody else can write a row of a job, until what it gives is called; who tries gives up soon."""
+    ours, other = connections[alias], connections[alias].copy()
+    vendor = ours.vendor
+    with ours.cursor() as cursor:
+        ours.close_at = None  # the session, and what it is told here, last until its end
+        for each in {
+            "postgresql": ["SET lock_timeout = '20ms'"],
+            "mysql": ["SET lock_wait_timeout = 1", "SET innodb_lock_wait_timeout = 1"],
+            "sqlite": ["PRAGMA busy_timeout = 20"],
+        }[vendor]:
+            cursor.execute(each)
+    lock, unlock = {
+        "postgresql": ("BEGIN; LOCK TABLE djtasks_job IN EXCLUSIVE MODE", "ROLLBACK"),
+        "mysql": ("LOCK TABLES djtasks_job WRITE", "UNLOCK TABLES"),
+        "sqlite": ("BEGIN IMMEDIATE", "ROLLBACK"),
+    }[vendor]
+    with closing(other), other.cursor() as cursor:
+        cursor.execute(lock)
+        yield lambda: cursor.execute(unlock)
+    ours.close()
+
+
+@pytest.mark.parametrize(
+    ("database", "part"),
+    [("sqlite", "args"), ("sqlite", "headers"), ("postgresql", "headers"), ("mariadb", "args")],
+    indirect=["database"],
+)
+def test_a_lock_that_outlasts_all_tries_blames_no_job_however_large_it_is(database, part, monkeypatch):
+    text = f'"{"x" * 5 * 1024 * 1024}"'
+    large = {"args": {"args": f"[{text}]"}, "headers": {"headers": f'{{"note": {text}}}'}}[part]
+    with with_queues_in_redis(database), locked(database) as unlock:
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (job,) = claimed(broker, **large)
+        ledger.record(success(job))
+        real, tries = ledger._writer.write, []
+
+        def write(*arguments):
+            tries.append(None)
+            if len(tries) > ledger_module.TRIES:
+                unlock()
+            return real(*arguments)
+
+        monkeypatch.setattr(ledger._writer, "write", write)
+        with pytest.raises(BrokerUnavailable):
+            ledger.commit()
+        assert (ledger.pending, broker.known([job.id])) == (1, {job.id})
+        ledger.commit()
+        assert row(job).state == states.SUCCESS
+        assert len(getattr(row(job), part)) > 1024
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_server_that_takes_no_writes_for_a_while_loses_no_outcome(database):
+    """As a master that has become a replica: the connection goes on, each write is refused."""
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (job,) = claimed(broker)
+        ledger.record(success(job))
+        connection = connections[database]
+        with connection.cursor() as cursor:
+            connection.close_at = None  # as CONN_MAX_AGE = None says
+            cursor.execute("SET default_transaction_read_only = on")
+        with pytest.raises(BrokerUnavailable, match="read-only"):
+            ledger.commit()
+        assert (ledger.pending, broker.known([job.id])) == (1, {job.id})
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = off")
+        ledger.commit()
+        assert row(job).state == states.SUCCESS
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_an_outcome_beyond_what_the_server_takes_in_one_value_fails_alone(broker, ledger, database, monkeypatch):
+    (delivery,) = claimed(broker)
+    ledger.record(success(delivery))
+    write, tries = ledger._writer.write, []
+
+    def too_long_at_first(*arguments):
+        tries.append(None)
+        with connections[database].cursor() as cursor:
+            if len(tries) == 1:
+                cursor.execute("SELECT repeat('x', 2000000000)")
+        return write(*arguments)
+
+    monkeypatch.setattr(ledger._writer, "write", too_long_at_first)
+    ledger.commit()
+    assert (row(delivery).state, len(tries)) == (states.FAILURE, 2)
+
+
+@contextmanager
+def renamed(table, name):
+    def rename(old, new):
+        with connections[settings.DATABASE].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename(table, name)
+    try:
+        yield
+    finally:
+        rename(name, table)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
+def test_a_table_that_is_missing_for_a_while_loses_no_outcome(database):
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (job,) = claimed(broker)
+        ledger.record(success(job))
+        with renamed("djtasks_job", "djtasks_elsewhere"), pytest.raises(BrokerUnavailable):
+            ledger.commit()
+        assert (ledger.pending, broker.known([job.id])) == (1, {job.id})
+        ledger.commit()
+        assert row(job).state == states.SUCCESS
 
 
 def test_an_outcome_that_nobody_could_have_foreseen_fails_alone(broker, ledger):

@@ -46,6 +46,7 @@ __all__ = [
     "lock_limit",
     "now",
     "oldest",
+    "packet",
     "promote",
     "put_tickets",
     "queues",
@@ -71,6 +72,15 @@ def now(connection: BaseDatabaseWrapper) -> datetime:
         cursor.execute(f"SELECT {CLOCKS[connection.vendor]}")
         (moment,) = cursor.fetchone()
     return as_utc(moment, connection) or datetime.now(UTC)
+
+
+def packet(connection: BaseDatabaseWrapper) -> int | None:
+    """Bytes that a statement may have; None where no server hangs up on one for its size."""
+    if connection.vendor != "mysql":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        return int(cursor.fetchone()[0])
 
 
 def schedules_due(connection: BaseDatabaseWrapper, moment: datetime) -> tuple[datetime, bool]:
