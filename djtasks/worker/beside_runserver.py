@@ -24,8 +24,14 @@ def is_wanted(argv: list[str], environment: dict[str, str]) -> bool:
     return bool(serves and wanted and hasattr(os, "fork"))
 
 
-def start(arguments: Sequence[str] = ("runworker", "--concurrency", str(CONCURRENCY))) -> subprocess.Popen[bytes]:
-    """Start a worker. It stops when this process ends, however that is: then its pipe ends, too."""
+def start(arguments: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a worker, with `arguments`; None: for few jobs at a time.
+
+    It stops when this process ends, however that is: then its pipe ends, too.
+    """
+    if arguments is None:
+        few = () if settings.WORKER_POOL == "solo" else ("--concurrency", str(CONCURRENCY))
+        arguments = ("runworker", *few)
     read_end, write_end = os.pipe()
     os.set_inheritable(write_end, False)
     program = ["-m", "django"] if sys.argv[0].endswith("__main__.py") else [sys.argv[0]]

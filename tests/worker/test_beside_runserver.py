@@ -34,12 +34,13 @@ def test_it_is_started_by_the_serving_process_under_debug(settings, argv, enviro
     assert is_wanted(argv, environment) is wanted
 
 
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_runserver_runs_jobs_and_takes_the_worker_with_it(database, settings, tmp_path):
+def test_runserver_runs_jobs_and_takes_the_worker_with_it(database, settings, tmp_path, pool):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    chosen = {**settings.DJTASKS, "RUNSERVER_WORKER": True}
+    chosen = {**settings.DJTASKS, "RUNSERVER_WORKER": True, "WORKER_POOL": pool}
     log = (tmp_path / "log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "django", "runserver", "--noreload", "--skip-checks", f"127.0.0.1:{port}"],
