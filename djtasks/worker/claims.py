@@ -17,10 +17,9 @@ AHEAD: Final = 0.05  # seconds: what is claimed ahead is to start within
 HEAD_START: Final = 2.0  # seconds that another worker has to claim what this one did not know: the longest it sleeps
 SATED: Final = AHEAD  # seconds for which a queue that gave all that it had is taken to be empty
 DISCOVERY: Final = 1.0  # seconds between two looks for queues that are new
+EARLY: Final = 0.15  # of these: a look that is due so soon needs no sleep of its own, as Redis ends one after 0.9
 AGAIN: Final = 0.25  # seconds until such a look that failed is made again
-KEPT: Final = (
-    10.0  # seconds for which a queue so found is known after it held something: what waits for a limit returns
-)
+KEPT: Final = 10.0  # seconds for which a queue so found is known after it held something: from a limit jobs return
 MOST_KEPT: Final = 8  # of these
 
 
@@ -130,16 +129,17 @@ class Claims:
 
     def _discover(self) -> None:
         """Look for queues that nobody named, once in a while: they wait for no moment in which the others are empty."""
-        if self.until_discovery > 0:
+        if self.until_discovery > EARLY:
             return
-        now = time.monotonic()
         try:
             found = {*self.broker.queues()}.difference(self._named, self.options.excluded)
         except BrokerUnavailable:
             if not self._discovered:
                 raise
-            self._discovered = now - DISCOVERY + AGAIN  # until then those that are known: it may be this question alone
+            # Until then those that are known: it may be this question alone.
+            self._discovered = time.monotonic() - DISCOVERY + AGAIN
             return
+        now = time.monotonic()
         self._used.update(dict.fromkeys(found, now))
         # Those that hold nothing any more go in the end, or a look would cost more with each that ever was.
         kept = sorted(self._used.keys() - found, key=self._used.__getitem__)[-MOST_KEPT:]

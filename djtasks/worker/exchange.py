@@ -185,6 +185,7 @@ class Exchange:
     def _loop(self) -> None:
         self._lending.own(self._waiting)
         self._work(self._is_finished, self._wait)
+        self._waiting.begins()
         self.ledger.finish()
         self._waiting.rests()
         self.broker.close()

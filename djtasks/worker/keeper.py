@@ -225,7 +225,7 @@ class Keeper:
             early = (now - self._began) % SCHEDULED_EVERY if seconds >= SCHEDULED_EVERY else 0.0
             self._next[name] = now + seconds - early
             if self._waiting is not None:
-                self._waiting.moves()
+                self._waiting.begins()
             act()
 
     def _register(self) -> None:
@@ -332,6 +332,8 @@ class Keeper:
         self.ledger.commit()  # first: what is not stored yet still stands under our name
         for _ in range(len(self._losses)):
             loss = self._losses[0]
+            if self._waiting is not None:
+                self._waiting.begins()
             try:
                 word = self._deaths.get(loss.worker, {})
                 for delivery in self.broker.rescue([loss], rescuer=self.owner):

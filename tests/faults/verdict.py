@@ -130,7 +130,9 @@ class Judge:
         }
 
     def _died_in(self, job: str) -> bool:
-        return any(self._cause(run, None) for run in self.fleet.runs.of(job))
+        runs = self.fleet.runs.of(job)
+        # One that has begun by the broker, and whose process died before its own first line, has no run to tell of it.
+        return any(self._cause(run, None) for run in runs) if runs else bool(self.deaths)
 
     def _doubles(self) -> Iterator[str]:
         kinds = self.ledger.accepted

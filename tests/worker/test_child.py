@@ -155,11 +155,22 @@ def test_who_has_no_job_claims_the_next_one_itself(working, monkeypatch):
 
 def test_who_sleeps_until_a_job_comes_does_not_wait_for_the_database(working):
     """However short the patience with that is: what is idle would lose its connection again and again."""
+    wait_until(lambda: hasattr(working.exchange, "_waiting"))
     waiting = working.exchange._waiting
     wait_until(lambda: waiting._since is None)
     tasks.add.delay(1, 2)
     assert working.exchange.next() is not None
     wait_until(lambda: waiting._since is None)
+
+
+def test_the_last_words_of_who_stops_do_not_wait_for_ever(child, monkeypatch):
+    clocks = []
+    monkeypatch.setattr(child.ledger, "finish", lambda: clocks.append(child.exchange._waiting._since))
+    child.exchange.start()
+    with meanwhile(lambda: child.exchange._is_parked, child.stop):
+        assert child.exchange.next() is None
+    assert child.exchange.finish(10)
+    assert clocks != [None]
 
 
 @pytest.mark.parametrize("stopper", ["a signal", "another thread"])

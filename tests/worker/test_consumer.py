@@ -93,13 +93,14 @@ def test_who_cannot_learn_of_new_queues_goes_on_with_those_that_are_known_and_as
     known, new = send(broker, 1) + send(broker, 1, queue="just_made")
 
     def hang_up():
+        time.sleep(1.5 * claims.AGAIN)
         raise BrokerUnavailable("no answer")
 
     with monkeypatch.context() as patch:
         patch.setattr(broker, "queues", hang_up)
         assert ours.fill() == 1
     assert run(ours).id == known
-    assert ours.claims.until_discovery <= claims.AGAIN
+    assert 0 < ours.claims.until_discovery <= claims.AGAIN
     wait_until(ours.fill)
     assert run(ours).id == new
 
@@ -144,11 +145,23 @@ def test_of_many_queues_that_nobody_named_only_the_last_are_looked_into_once_the
     assert len(ours.claims._emptied) <= len(ours.claims.queues)
 
 
-def test_who_sleeps_wakes_to_look_for_new_queues(broker):
+def test_who_sleeps_wakes_to_look_for_new_queues(broker, monkeypatch):
+    monkeypatch.setattr(claims, "DISCOVERY", 60.0)
     ours = consumer(broker, queues=None)
     ours.fill()
     assert 0 < ours.claims.until_discovery <= claims.DISCOVERY
     assert consumer(broker).claims.until_discovery == float("inf")
+
+
+def test_a_look_for_new_queues_that_is_due_soon_is_made_with_the_others(broker, monkeypatch):
+    monkeypatch.setattr(claims, "DISCOVERY", 60.0)
+    ours = consumer(broker, queues=None)
+    ours.fill()
+    (new,) = send(broker, 1, queue="just_made")
+    assert ours.fill() == 0
+    ours.claims._discovered -= 60.0 - claims.EARLY
+    assert ours.fill() == 1
+    assert run(ours).id == new
 
 
 def test_what_waits_behind_a_long_job_is_given_to_others(broker):

@@ -13,7 +13,7 @@ from djtasks.brokers import get_broker
 from djtasks.brokers.base import Loss
 from djtasks.conf import settings
 from djtasks.exceptions import BrokerUnavailable
-from djtasks.message import Message
+from djtasks.message import Message, new_id
 from djtasks.models import Job, Outbox, Worker
 from djtasks.models.fields import utc_now
 from djtasks.worker import keeper as keeper_module
@@ -104,6 +104,17 @@ def finished_job(days_ago, **fields):
     )
 
 
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_keeper_gives_a_slow_database_as_much_time_as_it_has_needed(keeper):
+    keeper.turn()
+    waiting = keeper._waiting
+    waiting._times = 4
+    with waiting.asking():
+        keeper._next = {}
+        keeper._every("something", 1.0, lambda: None)  # nothing has been answered yet
+        assert waiting._times == 4
+
+
 def test_a_keeper_registers_its_worker_and_beats_for_it(keeper):
     keeper.turn()
     worker = Worker.objects.get(pk="w")
@@ -152,10 +163,14 @@ def test_a_keeper_rests_until_the_next_scheduled_job_is_due_but_never_long(keepe
     keeper._began = keeper._worked = clock.now
     turn_until_rested(keeper)
     assert keeper.pause() == keeper_module.SCHEDULED_EVERY
-    keeper.broker.enqueue([Message(id="soon", task="some.task", countdown=0.2)])
-    keeper._next["promote"] = 0.0
-    keeper.turn()
-    assert keeper.pause() <= 0.2
+
+    def rests_until_it_is_due():  # or it was due before the keeper looked, which a busy machine can bring about
+        keeper.broker.enqueue([Message(id=new_id(), task="some.task", countdown=0.2)])
+        keeper._next["promote"] = 0.0
+        keeper.turn()
+        return keeper.pause() <= 0.2
+
+    wait_until(rests_until_it_is_due)
 
     def claimed():
         clock.now += keeper.pause()
