@@ -124,6 +124,7 @@ class Waiting:
         self._patience = patience  # seconds
         self._times = 1
         self._since: float | None = None  # monotonic
+        self._was_slow = False  # whether something was, since we moved
         self._seen: tuple[Any, int] | None = None  # a driver's connection and its descriptor
         if own:
             make_own(connection)
@@ -132,16 +133,21 @@ class Waiting:
             _watch(self)
 
     def begins(self) -> None:
-        """From here on something may be asked."""
-        self._since = time.monotonic()
+        """From here on something may be asked, or something else than before."""
+        since, self._since = self._since, time.monotonic()
+        self._was_slow = self._was_slow or (since is not None and not self._is_quick(self._since - since))
         self._see(self._connection.connection)
 
     def moves(self) -> None:
-        """We get on: whatever was asked before is answered. If that was quick, nobody is given more time any longer."""
+        """We get on: what was asked since we moved is answered. If all was quick, more time is given no longer."""
         since, self._since = self._since, time.monotonic()
-        if self._times > 1 and since is not None and self._since - since < self._patience / 2:
+        if since is not None and self._is_quick(self._since - since) and not self._was_slow:
             self._times = 1
+        self._was_slow = False
         self._see(self._connection.connection)
+
+    def _is_quick(self, seconds: float) -> bool:
+        return seconds < self._patience / 2
 
     def rests(self) -> None:
         """Nothing is asked from here on."""

@@ -22,6 +22,9 @@ def a_quick_look(monkeypatch):
     monkeypatch.setattr(half_open, "LOOK_EVERY", 0.05)
 
 
+SLEEP = {"postgresql": "SELECT pg_sleep(0.15)", "mysql": "SELECT SLEEP(0.15)"}
+
+
 @contextmanager
 def proxy_to(alias):
     given = connections.settings[alias]
@@ -164,6 +167,18 @@ def test_more_time_is_given_until_an_answer_is_quick(database):
         ask(connection)
         waiting.moves()
         assert waiting._times == 1
+
+
+def test_more_time_is_given_while_one_of_several_questions_takes_long(database):
+    with connection_by(connections.settings[database]["PORT"], database) as connection:
+        waiting = Waiting(connection, 0.2)
+        waiting._times = 64
+        for slow, expected in ((True, 64), (False, 1)):
+            with waiting.asking():
+                ask(connection, SLEEP[connections[database].vendor] if slow else "SELECT 1")
+                waiting.begins()
+                ask(connection)
+            assert waiting._times == expected
 
 
 def test_who_stands_still_in_a_transaction_of_ours_holds_no_lock_for_long(database, settings):
