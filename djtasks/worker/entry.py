@@ -9,19 +9,22 @@ import logging
 from collections.abc import Callable, Container, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from django.db import connections, transaction
 
 from djtasks import outbox, registry, states
 from djtasks.brokers import Broker
 from djtasks.conf import settings
-from djtasks.message import Delivery, Message, Outcome
+from djtasks.message import Delivery, Failure, Message, Outcome
 from djtasks.models import Job, JobGroup, statements
 from djtasks.models.attempts import attempts_after
 from djtasks.models.fields import utc_now
 from djtasks.models.job import NOT_KEPT, message_of
 
 logger = logging.getLogger("djtasks.ledger")
+
+MOST_TOLD: Final = 1000  # characters of why an outcome is not there
 
 
 @dataclass(slots=True)
@@ -181,9 +184,13 @@ def _without_arguments(outcome: Outcome) -> Outcome:
 
 
 def bared(outcome: Outcome) -> Outcome:
-    """The outcome without all that its caller gave the job: what is left is short, and nobody's data."""
-    lean = _without_arguments(outcome).delivery
-    return replace(outcome, delivery=replace(lean, message=replace(lean.message, headers="{}", options="{}")))
+    """A failure without all that its caller gave the job: what is left is short, ASCII, and nobody's data."""
+    lean, failure = _without_arguments(outcome).delivery, outcome.failure
+    message = replace(lean.message, headers="{}", options="{}", sender="")
+    if failure is not None:
+        text = failure.message.encode("ascii", "backslashreplace").decode()
+        failure = Failure(failure.kind, text[:MOST_TOLD])
+    return replace(outcome, delivery=replace(lean, message=message), failure=failure)
 
 
 def _is_given_back(outcome: Outcome) -> bool:

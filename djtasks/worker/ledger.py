@@ -17,7 +17,7 @@ from datetime import timedelta
 from math import inf
 from typing import Final
 
-from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError, connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from djtasks import follow_ups, reports, states
 from djtasks.brokers import Broker
@@ -26,6 +26,7 @@ from djtasks.exceptions import BrokerUnavailable
 from djtasks.failure import failure_of
 from djtasks.message import Delivery, Message, Outcome
 from djtasks.models import Job, statements
+from djtasks.worker.blame import is_of_the_data, may_have_hung_up
 from djtasks.worker.counters import Counters
 from djtasks.worker.entry import Entry, Writer, bared, overtaken
 from djtasks.worker.tally import Tally
@@ -34,11 +35,7 @@ logger = logging.getLogger("djtasks.ledger")
 
 MOST_WAITING: Final = 256  # outcomes; `record` blocks beyond
 MOST_BYTES: Final = 64 * 1024 * 1024  # of results in one transaction; PostgreSQL takes 1 GiB a statement
-LARGE: Final = 1024 * 1024  # bytes; an outcome so large may be what the server hangs up on
 QUOTED: Final = 4  # bytes of a statement that one of an outcome may take: a quotation mark in JSON
-LOCKED: Final = (1205, 1213)  # MySQL's numbers: a wait for a lock was too long, a deadlock
-TOO_MUCH: Final = "54"  # class of SQLSTATE: a limit of PostgreSQL's, such as the length of a text
-NO_TRANSACTION: Final = "25"  # likewise: the session's state, such as a server that takes no writes
 LONGEST_LAG: Final = 1.0  # seconds that the oldest outcome may wait before `record` blocks
 TRIES: Final = 5  # of one transaction: serialization failures, deadlocks, busy, lost connections
 MARK_AFTER: Final = 0.02  # seconds; a job that has run so long is shown as STARTED
@@ -55,6 +52,10 @@ class _Begun:
     since: float
     marked: bool = False
     tracked: bool = True
+
+
+_Run = tuple[str, int]  # id and token
+_Report = tuple[_Begun, str | None, str]  # its state, None if it has none of its own, and its meta
 
 
 class Ledger:
@@ -86,7 +87,7 @@ class Ledger:
         self._gathered: list[Outcome] = []
         self._writing = 0
         self._begun: dict[str, _Begun] = {}
-        self._reports: dict[tuple[str, int], tuple[_Begun, str | None, str]] = {}  # by id and token
+        self._reports: dict[_Run, _Report] = {}
         self._untold: dict[str, _Begun] = {}  # leased by us, which the broker need not know yet
         self._with_rows: set[str] = set()  # jobs whose rows we have made before their ends
         # Recorded, but not yet told to the broker:
@@ -219,23 +220,41 @@ class Ledger:
         if not due and not reports:
             return
         try:
+            self._tell_rows(due, reports)
+        except BrokerUnavailable as error:
+            longest = _longest(error)
+            self._keep_words(reports, longest)
+            if not self.broker.transactional:
+                for each in due.values():  # the server may have hung up on its size: its row comes when it ends
+                    each.marked = each.marked or each.delivery.message.size > longest
+            raise
+
+    def _tell_rows(self, due: Mapping[_Run, _Begun], reports: Mapping[_Run, _Report]) -> None:
+        """Let rows say that jobs run, and what these say. What is refused for its data is left out."""
+        try:
             with _named():
                 self._mark(list(due.values()))
                 for begun, state, meta in reports.values():
                     Job.objects.report(begun.delivery, state, meta)
-        except BrokerUnavailable:
-            self._keep_words(reports)
-            if not self.broker.transactional:
-                for each in due.values():  # the server may have hung up on its size: its row comes when it ends
-                    each.marked = each.marked or each.delivery.message.size >= LARGE
-            raise
+        except DatabaseError:
+            runs = due.keys() | reports.keys()
+            if len(runs) > 1:
+                for run in runs:
+                    self._tell_rows(
+                        {run: due[run]} if run in due else {}, {run: reports[run]} if run in reports else {}
+                    )
+                return
+            for job, _token in runs:
+                logger.warning("The row of job %s cannot say how far it is", job, exc_info=True)
+            for each in due.values():
+                each.marked = True  # or it would be tried for ever; its row comes when it ends
 
-    def _keep_words(self, reports: Mapping[tuple[str, int], tuple[_Begun, str | None, str]]) -> None:
-        """Put words back that could not be stored, unless they are so large that the server may hang up on them."""
-        for call, report in reports.items():
+    def _keep_words(self, reports: Mapping[_Run, _Report], longest: float) -> None:
+        """Put words back that could not be stored, but for those of more than `longest` bytes."""
+        for run, report in reports.items():
             begun, _state, meta = report
-            if len(meta) < LARGE:
-                self._reports.setdefault(call, report)
+            if len(meta) <= longest:
+                self._reports.setdefault(run, report)
             else:
                 logger.warning("The meta of job %s has %d bytes and could not be stored", begun.delivery.id, len(meta))
 
@@ -265,16 +284,8 @@ class Ledger:
         return outcome.size + (0 if self.broker.transactional else outcome.delivery.message.size)
 
     def _may_be_to_blame(self, outcomes: Sequence[Outcome], error: BrokerUnavailable) -> bool:
-        """Whether the server, which answers a small question, may have hung up on the size of these: MySQL does."""
-        sizes = [self._size_of(each) for each in outcomes]
-        cause = error.__cause__
-        if max(sizes) < LARGE or (cause is not None and cause.args and cause.args[0] in LOCKED):
-            return False
-        try:
-            most = statements.packet(connections[settings.DATABASE])
-        except (OperationalError, InterfaceError):
-            return False
-        return most is not None and sum(sizes) * QUOTED > most
+        """Whether the server may have hung up on the size of these, as MySQL does."""
+        return sum(map(self._size_of, outcomes)) > _longest(error)
 
     def _store(self, outcomes: Sequence[Outcome], tries: int) -> None:
         """Store all, or, if the data of one is to blame, all but that one, which then fails alone."""
@@ -306,11 +317,9 @@ class Ledger:
                 if attempt is bare or not self._may_be_to_blame([attempt], unavailable):
                     raise
                 logger.exception("The end of job %s cannot be stored with all that it has", outcome.delivery.id)
-            except ProgrammingError as refusal:  # if it is not of the data, then a table or a right is missing
-                if attempt is bare:
-                    raise BrokerUnavailable(f"The database does not take the end of a job: {refusal}") from refusal
-                logger.exception("The end of job %s cannot be stored as it is", outcome.delivery.id)
-            except Exception:  # the group's body, a later job's row
+            except Exception as refusal:  # of the group's body, a later job's row, or of the database whatever comes
+                if attempt is bare and isinstance(refusal, DatabaseError | InterfaceError):
+                    raise BrokerUnavailable(f"The database takes no end of a job: {refusal}") from refusal
                 logger.exception("What follows job %s cannot be stored", outcome.delivery.id)
             else:
                 return
@@ -320,8 +329,8 @@ class Ledger:
         for attempt in range(1, tries + 1):
             try:
                 entry = self._writer.write(outcomes, self._untold, self._with_rows)
-            except (OperationalError, InterfaceError, InternalError, BrokerUnavailable) as error:
-                if _is_usable_still() and _is_of_the_data(error):
+            except (DatabaseError, InterfaceError, BrokerUnavailable) as error:
+                if _is_usable_still() and is_of_the_data(error):
                     raise
                 if attempt == tries:
                     raise BrokerUnavailable(f"{len(outcomes)} outcomes could not be stored: {error}") from error
@@ -373,9 +382,12 @@ class Ledger:
 
 @contextmanager
 def _named() -> Iterator[None]:
+    """Raises what the database does about the data, and BrokerUnavailable for all else that it raises."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (DatabaseError, InterfaceError) as error:
+        if is_of_the_data(error):
+            raise
         raise BrokerUnavailable(f"The database cannot be reached: {error}") from error
 
 
@@ -387,11 +399,16 @@ def _is_usable_still() -> bool:
     return is_usable
 
 
-def _is_of_the_data(error: Exception) -> bool:
-    """Whether what was to be written is to blame, of an error on a connection that goes on: not the server's state."""
-    cause = error.__cause__
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-    return state.startswith(TOO_MUCH) or (isinstance(error, InternalError) and not state.startswith(NO_TRANSACTION))
+def _longest(error: BrokerUnavailable) -> float:
+    """Of how many bytes the server takes what is to be written, if it may be for more that it hung up; else inf."""
+    if not may_have_hung_up(error.__cause__):
+        return inf
+    _is_usable_still()
+    try:
+        most = statements.packet(connections[settings.DATABASE])
+    except (DatabaseError, InterfaceError):  # it is away, whatever the size
+        return inf
+    return inf if most is None else most / QUOTED
 
 
 def _begun(each: _Begun) -> Outcome:

@@ -92,15 +92,19 @@ def test_who_cannot_learn_of_new_queues_goes_on_with_those_that_are_known_and_as
     ours.claims._discovered = float("-inf")
     known, new = send(broker, 1) + send(broker, 1, queue="just_made")
 
+    failures = []
+
     def hang_up():
         time.sleep(1.5 * claims.AGAIN)
+        failures.append(time.monotonic())
         raise BrokerUnavailable("no answer")
 
     with monkeypatch.context() as patch:
         patch.setattr(broker, "queues", hang_up)
         assert ours.fill() == 1
     assert run(ours).id == known
-    assert 0 < ours.claims.until_discovery <= claims.AGAIN
+    assert ours.claims._discovered >= failures[-1] - claims.DISCOVERY + claims.AGAIN
+    assert ours.claims.until_discovery <= claims.AGAIN
     wait_until(ours.fill)
     assert run(ours).id == new
 

@@ -542,7 +542,7 @@ def test_a_server_that_takes_no_writes_for_a_while_loses_no_outcome(database):
     with with_queues_in_redis(database):
         broker = get_broker()
         ledger = Ledger(broker, "w.1")
-        (job,) = claimed(broker)
+        job, talks = claimed(broker, 2)
         ledger.record(success(job))
         connection = connections[database]
         with connection.cursor() as cursor:
@@ -550,11 +550,15 @@ def test_a_server_that_takes_no_writes_for_a_while_loses_no_outcome(database):
             cursor.execute("SET default_transaction_read_only = on")
         with pytest.raises(BrokerUnavailable, match="read-only"):
             ledger.commit()
+        ledger.begin(talks)
+        ledger.report(talks, "PROGRESS", "1")
+        with pytest.raises(BrokerUnavailable, match="read-only"):
+            ledger.commit()
         assert (ledger.pending, broker.known([job.id])) == (1, {job.id})
         with connection.cursor() as cursor:
             cursor.execute("SET default_transaction_read_only = off")
         ledger.commit()
-        assert row(job).state == states.SUCCESS
+        assert (row(job).state, row(talks).custom_state) == ("SUCCESS", "PROGRESS")
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -573,6 +577,130 @@ def test_an_outcome_beyond_what_the_server_takes_in_one_value_fails_alone(broker
     monkeypatch.setattr(ledger._writer, "write", too_long_at_first)
     ledger.commit()
     assert (row(delivery).state, len(tries)) == (states.FAILURE, 2)
+
+
+@contextmanager
+def refusing(code, condition="TRUE"):
+    """Within the block the database refuses new rows of jobs with an SQLSTATE, or, if `code` is one, MySQL's number."""
+    with connections[settings.DATABASE].cursor() as cursor:
+        if isinstance(code, int):
+            signal = f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"
+            cursor.execute(
+                "CREATE TRIGGER refusing BEFORE INSERT ON djtasks_job FOR EACH ROW "
+                f"BEGIN IF {condition} THEN {signal}; END IF; END"
+            )
+        else:
+            cursor.execute(
+                "CREATE FUNCTION refusing() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END$$"
+            )
+            cursor.execute(
+                f"CREATE TRIGGER refusing BEFORE INSERT ON djtasks_job FOR EACH ROW WHEN ({condition}) "
+                "EXECUTE FUNCTION refusing()"
+            )
+    try:
+        yield
+    finally:
+        with connections[settings.DATABASE].cursor() as cursor:
+            cursor.execute("DROP TRIGGER refusing" + (" ON djtasks_job" if not isinstance(code, int) else ""))
+            if not isinstance(code, int):
+                cursor.execute("DROP FUNCTION refusing")
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "condition"),
+    [
+        ("postgresql", "XX002", "TRUE"),  # a damaged index
+        ("postgresql", "23502", "TRUE"),  # a column of a later version that must not be NULL
+        ("postgresql", "0A000", "TRUE"),
+        ("postgresql", "53100", "length(NEW.result) > 1000000"),  # the disk is full: what is short has room
+        ("mariadb", 1114, "LENGTH(NEW.result) > 1000000"),  # likewise
+        ("mariadb", 1317, "LENGTH(NEW.result) > 1000000"),  # the query was killed
+    ],
+    indirect=["database"],
+)
+def test_what_the_store_refuses_whatever_it_is_waits_until_it_takes_it(database, code, condition):
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        jobs = claimed(broker, 2)
+        for each in jobs:
+            ledger.record(replace(success(each), result=f'"{"x" * 5_000_000}"'))
+        with refusing(code, condition), pytest.raises(BrokerUnavailable):
+            ledger.commit()
+        assert broker.known([each.id for each in jobs]) == {each.id for each in jobs}
+        ledger.commit()
+        assert [row(each).state for each in jobs] == ["SUCCESS", "SUCCESS"]
+
+
+@contextmanager
+def old_charset(alias):
+    """Within the block the session knows no character beyond the basic plane, as OPTIONS {"charset": "utf8"} says."""
+    with connections[alias].cursor() as cursor:
+        connections[alias].close_at = None
+        cursor.execute("SET NAMES utf8")
+        yield
+    connections[alias].close()
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_an_error_whose_text_the_session_cannot_carry_fails_alone(database):
+    with with_queues_in_redis(database), old_charset(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        bad, good = claimed(broker, 2)
+        failure = Failure("ValueError", "\N{COLLISION SYMBOL}")
+        ledger.record(Outcome(delivery=bad, state=states.FAILURE, failure=failure))
+        ledger.record(success(good))
+        ledger.commit()
+        assert [row(each).state for each in (bad, good)] == ["FAILURE", "SUCCESS"]
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_running_job_of_which_no_row_can_be_made_yet_holds_up_no_other(database, caplog):
+    with with_queues_in_redis(database), old_charset(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (bad,), (runs,), (ends,) = claimed(broker, args='["\N{COLLISION SYMBOL}"]'), claimed(broker), claimed(broker)
+        for each in (bad, runs):
+            ledger.begin(each)
+        wait_until(lambda: ledger.next_mark() == 0.0)
+        ledger.record(success(ends))
+        ledger.commit()
+        assert [row(each).state for each in (runs, ends)] == ["STARTED", "SUCCESS"]
+        assert f"The row of job {bad.id} cannot say how far it is" in caplog.text
+        assert ledger.next_mark() is None
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_missing_table_of_what_follows_does_not_make_a_failure_of_a_success(database):
+    with with_queues_in_redis(database):
+        broker = get_broker()
+        ledger = Ledger(broker, "w.1")
+        (job,) = claimed(broker)
+        ledger.record(success(job, follow_ups=(follow_up(),)))
+        with renamed("djtasks_outbox", "djtasks_elsewhere"), pytest.raises(BrokerUnavailable):
+            ledger.commit()
+        ledger.commit()
+        assert (row(job).state, broker.sizes()["later"].ready) == (states.SUCCESS, 1)
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_an_outcome_beyond_a_small_packet_fails_alone(broker, ledger, monkeypatch):
+    small, large = claimed(broker, 2)
+    ledger.record(success(small))
+    ledger.record(replace(success(large), result=f'"{"x" * 500_000}"'))
+    real = ledger._writer.write
+
+    def hang_up(outcomes, *arguments):
+        if sum(each.size for each in outcomes) > 400_000:
+            raise OperationalError(2006, "MySQL server has gone away")
+        return real(outcomes, *arguments)
+
+    monkeypatch.setattr(ledger._writer, "write", hang_up)
+    monkeypatch.setattr(ledger_module.statements, "packet", lambda connection: 1_000_000)
+    ledger.commit()
+    assert [row(each).state for each in (small, large)] == ["SUCCESS", "FAILURE"]
 
 
 @contextmanager

@@ -61,6 +61,7 @@ __all__ = [
     "until_due",
 ]
 
+PACKET: Final = 2**30  # bytes of a message that PostgreSQL takes: a constant of its source
 _VENDORS: Final[dict[str, ModuleType]] = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql}
 
 
@@ -77,7 +78,7 @@ def now(connection: BaseDatabaseWrapper) -> datetime:
 def packet(connection: BaseDatabaseWrapper) -> int | None:
     """Bytes that a statement may have; None where no server hangs up on one for its size."""
     if connection.vendor != "mysql":
-        return None
+        return PACKET if connection.vendor == "postgresql" else None
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@max_allowed_packet")
         return int(cursor.fetchone()[0])
