@@ -17,7 +17,7 @@ from datetime import timedelta
 from math import inf
 from typing import Final
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, DataError, InterfaceError, connections
 
 from djtasks import follow_ups, reports, states
 from djtasks.brokers import Broker
@@ -318,12 +318,13 @@ class Ledger:
                     raise
                 logger.exception("The end of job %s cannot be stored with all that it has", outcome.delivery.id)
             except Exception as refusal:  # of the group's body, a later job's row, or of the database whatever comes
-                if attempt is bare and isinstance(refusal, DatabaseError | InterfaceError):
+                if attempt is bare and isinstance(refusal, DatabaseError) and not isinstance(refusal, DataError):
                     raise BrokerUnavailable(f"The database takes no end of a job: {refusal}") from refusal
                 logger.exception("What follows job %s cannot be stored", outcome.delivery.id)
             else:
                 return
-        self._ended.append(outcome.delivery)  # not even its row: it must not hold up all others for ever
+        # Not even its row, as of a message with an id that no column takes: it must not hold up all others for ever.
+        self._ended.append(outcome.delivery)
 
     def _store_with_tries(self, outcomes: Sequence[Outcome], tries: int = TRIES) -> None:
         for attempt in range(1, tries + 1):
