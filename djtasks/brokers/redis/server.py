@@ -175,7 +175,7 @@ class Server:
 
     def _try(self, act: Callable[[Connection, bool], Any], tries: int | None = None) -> Any:
         meanwhile = self._local.meanwhile
-        if meanwhile is None:
+        if meanwhile is None:  # who sends, where an empty block would be three calls more
             return self._persist(act, tries)
         with meanwhile:
             return self._persist(act, tries)
